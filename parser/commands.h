@@ -1,0 +1,128 @@
+/* What each Redis command is: its class, keys and needs (redis.md §3). */
+#ifndef PARSER_COMMANDS_H
+#define PARSER_COMMANDS_H
+
+#include "parser/span.h"
+
+/* redis.md §3: what a second execution would do. */
+enum command_class {
+    CLASS_R,  /* read-only */
+    CLASS_RN, /* read-only, tied to node, cursor or connection */
+    CLASS_I,  /* idempotent: same state, same reply */
+    CLASS_T,  /* as I, but a relative TTL starts again */
+    CLASS_S,  /* same state, but the reply is a count that differs */
+    CLASS_D,  /* same state, but the reply is a decision or the old value */
+    CLASS_N,  /* not idempotent */
+    CLASS_BR, /* blocking read */
+    CLASS_BN, /* blocking pop */
+    CLASS_BW, /* WAIT, WAITAOF */
+    CLASS_C,  /* connection state */
+    CLASS_X,  /* transaction control */
+    CLASS_A,  /* admin */
+    CLASS_U,  /* not in the table */
+    CLASS_COUNT
+};
+
+/* The class as written in the documentation: "R", "RN", ... */
+const char *command_class_name(enum command_class class);
+
+/* Commands that the core treats one by one. COMMAND_OTHER is everything else:
+ * forward it. */
+enum command_id {
+    COMMAND_OTHER,
+    COMMAND_AUTH,
+    COMMAND_HELLO,
+    COMMAND_SELECT,
+    COMMAND_QUIT,
+    COMMAND_RESET,
+    COMMAND_MULTI,
+    COMMAND_EXEC,
+    COMMAND_DISCARD,
+    COMMAND_WATCH,
+    COMMAND_UNWATCH,
+    COMMAND_SUBSCRIBE, /* and PSUBSCRIBE, SSUBSCRIBE */
+    COMMAND_UNSUBSCRIBE, /* and PUNSUBSCRIBE, SUNSUBSCRIBE */
+    COMMAND_MONITOR,
+    COMMAND_SYNC, /* and PSYNC */
+    COMMAND_CLIENT_SETNAME,
+    COMMAND_CLIENT_GETNAME,
+    COMMAND_CLIENT_SETINFO,
+    COMMAND_CLIENT_REPLY,
+    COMMAND_CLIENT_TRACKING,
+    COMMAND_SCRIPT_CALL, /* EVAL, EVALSHA, FCALL and their _RO forms */
+};
+
+enum command_flag {
+    COMMAND_PRIVATE = 1 << 0,  /* needs a connection of its own (DESIGN.md §5,
+                                  redis.md §2): X, C that the server keeps,
+                                  blocking, MONITOR, WAIT, SYNC, CLIENT ID/LIST/
+                                  KILL/NO-EVICT/TRACKING..., DEBUG, FAILOVER */
+    COMMAND_BLOCKING = 1 << 1, /* may wait at the server; for XREAD and
+                                  XREADGROUP only with BLOCK: see
+                                  command_blocks() */
+    COMMAND_WRITES = 1 << 2,   /* may write its keys */
+    COMMAND_CONTAINER = 1 << 3, /* has subcommands: CLIENT, CONFIG, XGROUP... */
+    COMMAND_SECRET = 1 << 4,   /* arguments may hold credentials (S19) */
+};
+
+/* One row of commands.def. All static. */
+struct command {
+    const char *name;          /* upper case, "CLIENT SETNAME" */
+    uint8_t class;             /* enum command_class before argument rules */
+    uint8_t rule;              /* private: which argument rule applies */
+    uint8_t id;                /* enum command_id */
+    uint8_t flags;             /* enum command_flag */
+    int8_t arity;              /* as COMMAND INFO: n exact, -n at least n; 0
+                                  not known */
+    int8_t key_first;          /* argument index; 0: no keys */
+    int8_t key_last;           /* from the end when negative */
+    int8_t key_step;
+    uint8_t key_rule;          /* private: how to find keys otherwise */
+};
+
+/* Find the row of a command. sub is the second argument, or empty; it matters
+ * for containers only. A container with an unknown subcommand gives the
+ * container's own row (class U or A). Returns NULL for a command that is not
+ * in the table. Case does not matter. */
+const struct command *command_find(struct span name, struct span sub);
+
+/* The class of one concrete command, with every argument rule of redis.md §3.
+ * c may be NULL (U). wall_ms is the wall clock, needed to tell EXPIREAT in the
+ * past; a timestamp nearer than one minute counts as past. Malformed arguments
+ * give the careful answer N (the server will refuse them anyway). */
+enum command_class command_class(const struct command *c,
+                                 const struct span *argv,
+                                 size_t argc,
+                                 int64_t wall_ms);
+
+/* Whether this call would wait at the server: blocking commands; XREAD and
+ * XREADGROUP with BLOCK. */
+bool command_blocks(const struct command *c,
+                    const struct span *argv,
+                    size_t argc);
+
+/* How long this call may wait at the server, in microseconds; 0: for ever.
+ * Only for commands that block. */
+uint64_t command_block_us(const struct command *c,
+                          const struct span *argv,
+                          size_t argc);
+
+enum { COMMAND_KEYS_UNKNOWN = -1 };
+
+/* Find the arguments that are keys. index receives the first max of their
+ * argument numbers. Returns how many keys there are, or COMMAND_KEYS_UNKNOWN
+ * when that cannot be told: such a command must be taken to touch every key. */
+int command_keys(const struct command *c,
+                 const struct span *argv,
+                 size_t argc,
+                 uint32_t *index,
+                 size_t max);
+
+/* Whether the command may write, given its class after argument rules. */
+bool command_writes(const struct command *c, enum command_class class);
+
+/* The reply of a replay is the same whatever ran in between: SET without GET
+ * or NX..., MSET, HMSET, SETEX, PSETEX (redis.md §4 rule 3). */
+bool command_reply_constant(const struct command *c, enum command_class class);
+
+#endif

@@ -1,0 +1,83 @@
+/* Received bytes, shared without copying (DESIGN.md §7). */
+#ifndef CORE_BUF_H
+#define CORE_BUF_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "parser/span.h"
+#include "proxy/core/memory.h"
+
+/* A reference-counted block the shell reads into. Freed with its last
+ * reference. */
+struct buf {
+    uint32_t refs;
+    uint32_t len; /* bytes filled, at most cap */
+    uint32_t cap;
+    uint8_t data[];
+};
+
+/* A view of part of a buf. A slice owns one reference to its buf. */
+struct slice {
+    struct buf *buf;
+    uint32_t offset;
+    uint32_t len;
+};
+
+/* One slice in a chain. */
+struct segment {
+    struct segment *next;
+    struct slice slice;
+};
+
+/* Slices in order: bytes to send. An empty chain is all zero. */
+struct chain {
+    struct segment *head;
+    struct segment *tail;
+    size_t bytes; /* sum of the lengths */
+};
+
+/* A buf with room for at least cap bytes and one reference, or NULL. A cap of
+ * 0 asks for a read block: BLOCK_BYTES less its header. */
+struct buf *buf_new(struct memory *m, uint32_t cap);
+void buf_ref(struct buf *b);
+void buf_unref(struct memory *m, struct buf *b);
+
+static inline const uint8_t *slice_data(const struct slice *s)
+{
+    return s->buf->data + s->offset;
+}
+
+/* Append s; the chain takes over its reference. A slice that continues the
+ * last one is merged into it. When memory is short the reference is dropped
+ * and false returned. */
+bool chain_push(struct memory *m, struct chain *c, struct slice s);
+
+/* As chain_push() for a part of a buf that stays the caller's. */
+bool chain_push_part(struct memory *m,
+                     struct chain *c,
+                     struct buf *b,
+                     uint32_t offset,
+                     uint32_t len);
+
+/* Append a copy of bytes, in a small buf of its own. */
+bool chain_push_copy(struct memory *m, struct chain *c, struct span bytes);
+
+/* Move all of from to the end of c; from is empty afterwards. */
+void chain_move(struct chain *c, struct chain *from);
+
+/* Append the same slices as those of from, sharing their bufs. On failure c is
+ * as before and false is returned. */
+bool chain_share(struct memory *m, struct chain *c, const struct chain *from);
+
+/* Drop the first count bytes (at most c->bytes). */
+void chain_consume(struct memory *m, struct chain *c, size_t count);
+
+/* Drop everything. */
+void chain_clear(struct memory *m, struct chain *c);
+
+/* Copy at most max bytes from the beginning; returns how many. */
+size_t chain_copy(const struct chain *c, uint8_t *out, size_t max);
+
+#endif
