@@ -2,6 +2,7 @@
 #ifndef CORE_BUF_H
 #define CORE_BUF_H
 
+#include <assert.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -16,6 +17,10 @@ struct buf {
     uint32_t len; /* bytes filled, at most cap */
     uint32_t cap;
     uint8_t data[];
+};
+
+enum {
+    BUF_READ_CAP = BLOCK_BYTES - (int)sizeof(struct buf)
 };
 
 /* A view of part of a buf. A slice owns one reference to its buf. */
@@ -39,10 +44,22 @@ struct chain {
 };
 
 /* A buf with room for at least cap bytes and one reference, or NULL. A cap of
- * 0 asks for a read block: BLOCK_BYTES less its header. */
+ * 0 asks for a read block: BUF_READ_CAP. */
 struct buf *buf_new(struct memory *m, uint32_t cap);
-void buf_ref(struct buf *b);
-void buf_unref(struct memory *m, struct buf *b);
+
+static inline void buf_ref(struct buf *b)
+{
+    assert(b->refs > 0 && b->refs < UINT32_MAX);
+    b->refs++;
+}
+
+static inline void buf_unref(struct memory *m, struct buf *b)
+{
+    assert(b->refs > 0);
+    if (--b->refs == 0) {
+        memory_give_buf(m, b);
+    }
+}
 
 static inline const uint8_t *slice_data(const struct slice *s)
 {
