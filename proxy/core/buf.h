@@ -20,7 +20,7 @@ struct buf {
 };
 
 enum {
-    BUF_READ_CAP = BLOCK_BYTES - (int)sizeof(struct buf)
+    BUF_READ_CAP = BLOCK_BYTES - (int)sizeof(struct buf), /* of a read block */
 };
 
 /* A view of part of a buf. A slice owns one reference to its buf. */

@@ -5,7 +5,8 @@
 #include <string.h>
 
 enum {
-    TIMERS_CAP_FIRST = 16
+    TIMERS_CAP_FIRST = 16,
+    TIMERS_MAX = 1 << 24, /* more than there can be connections */
 };
 
 void timers_init(struct timers *t, struct memory *m)
