@@ -8,7 +8,9 @@
 
 #include "proxy/core/memory.h"
 
-enum { TIMER_OFF = 0 };
+enum {
+    TIMER_OFF = 0
+};
 
 struct timer {
     uint64_t at_us;
