@@ -8,7 +8,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { ADDRESS_HOST_MAX = 255 };
+enum {
+    ADDRESS_HOST_MAX = 255
+};
 
 /* Where to listen or to connect. */
 struct address {
@@ -18,13 +20,17 @@ struct address {
                                         the path of a Unix socket */
 };
 
-enum { ADDRESS_TEXT_MAX = ADDRESS_HOST_MAX + 16 };
+enum {
+    ADDRESS_TEXT_MAX = ADDRESS_HOST_MAX + 16
+};
 
 /* Write "host:port", "[v6]:port" or "unix:/path". text has ADDRESS_TEXT_MAX
  * bytes. */
 void address_format(const struct address *a, char *text);
 
-enum upstream_type { UPSTREAM_STANDALONE };
+enum upstream_type {
+    UPSTREAM_STANDALONE
+};
 
 /* redis.md §5 */
 enum backoff_kind {
@@ -60,10 +66,25 @@ enum retry_error {
     RETRY_ERROR_MAXCLIENTS = 1 << 9
 };
 
-enum auth_mode { AUTH_PASS, AUTH_OWN, AUTH_NONE };
-enum lane_mode { LANES_SHARED, LANES_PRIVATE };
-enum log_format { LOG_LOGFMT, LOG_JSON };
-enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR };
+enum auth_mode {
+    AUTH_PASS,
+    AUTH_OWN,
+    AUTH_NONE
+};
+enum lane_mode {
+    LANES_SHARED,
+    LANES_PRIVATE
+};
+enum log_format {
+    LOG_LOGFMT,
+    LOG_JSON
+};
+enum log_level {
+    LOG_DEBUG,
+    LOG_INFO,
+    LOG_WARN,
+    LOG_ERROR
+};
 
 enum override_kind {
     OVERRIDE_COMMAND, /* replay.INCR = all */
@@ -92,20 +113,24 @@ struct upstream_config {
     uint32_t shared_lanes; /* connections per (endpoint, RESP, user, db) */
 
     bool retry; /* false: a plain proxy */
-    int64_t retries; /* replays of one request that was sent and lost; -1: no limit */
+    int64_t
+        retries; /* replays of one request that was sent and lost; -1: no limit */
     uint64_t deadline_us;
     uint64_t attempt_timeout_us; /* 0: off */
     enum replay_level replay;
-    struct replay_override *overrides; /* owned, n_overrides */
+    struct replay_override *overrides; /* owned, n_overrides; in the order in
+                                          which they are asked: prefixes (the
+                                          longest first), scripts, commands */
     size_t n_overrides;
     uint32_t retry_on_error; /* set of enum retry_error; without TIMEOUT when
                                 retry_on_timeout = no */
+    bool retry_on_timeout;   /* already applied to retry_on_error */
     enum backoff_kind backoff;
     uint64_t backoff_base_us;
     uint64_t backoff_cap_us;
     uint32_t budget_ratio_permille;
     uint32_t budget_min_per_s;
-    uint32_t budget_burst; /* retries that may be saved up */
+    uint32_t budget_burst;       /* retries that may be saved up */
     uint64_t fail_fast_after_us; /* 0: never */
     uint64_t silence_probe_us;
 
@@ -128,7 +153,7 @@ struct listener_config {
     char *name;
     struct address address;
     const struct upstream_config *upstream; /* borrowed from the same config */
-    bool bind_public; /* an address beyond loopback is meant */
+    bool bind_public;   /* an address beyond loopback is meant */
     uint32_t unix_mode; /* permission bits of a Unix socket */
     enum auth_mode auth;
     char *username; /* with auth = own; NULL: any */
@@ -150,6 +175,7 @@ struct process_config {
     uint32_t fd_reserve;
     bool admin; /* an admin address is given */
     struct address admin_address;
+    bool admin_bind_public; /* an address beyond loopback is meant */
     enum log_format log_format;
     enum log_level log_level;
     uint32_t log_rate; /* lines per second; more are counted, not written */
@@ -166,21 +192,26 @@ struct config {
     size_t n_listeners;
     struct upstream_config *upstreams; /* owned, n_upstreams */
     size_t n_upstreams;
-    struct config_entry *entries; /* owned: what config_print shows */
-    size_t n_entries;
 };
 
 /* One problem, with its place and its cure. */
 struct config_problem {
-    char *place; /* "redial.ini:12", "--set upstream.retries", "command line" */
-    char *text;  /* owned, one line */
+    const char *place; /* "redial.ini:12", "--set upstream.retries",
+                          "command line" */
+    const char *text;  /* one line */
+    char *memory;      /* owned, holds both; NULL when both are static */
 };
 
-/* All problems of one load. Start with { 0 }. */
+enum {
+    CONFIG_PROBLEMS_MAX = 100
+};
+
+/* All problems of one load; when there are more, the last one says so. Start
+ * with { 0 }. The list is no allocation, so that "out of memory" can always be
+ * told. */
 struct config_problems {
-    struct config_problem *list;
+    struct config_problem list[CONFIG_PROBLEMS_MAX];
     size_t n;
-    size_t cap;
 };
 void config_problems_fini(struct config_problems *p);
 
@@ -189,9 +220,9 @@ struct config_source {
     const char *file_name; /* for error texts; NULL: no file */
     const char *text;      /* the file's content, with a final NUL */
     size_t text_len;
-    const char *url;       /* upstream URL of the command line, or NULL */
-    const char *listen;    /* --listen, or NULL */
-    const char *admin;     /* --admin, or NULL */
+    const char *url;         /* upstream URL of the command line, or NULL */
+    const char *listen;      /* --listen, or NULL */
+    const char *admin;       /* --admin, or NULL */
     const char *const *sets; /* --set section.key=value */
     size_t n_sets;
     /* ${NAME} and ${file:PATH}: returns malloc'd text (the caller frees) or

@@ -1,0 +1,203 @@
+#include "config/check.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "config/address.h"
+#include "config/problem.h"
+
+static const struct draft_section *section_of(const struct draft *d,
+                                              enum section_kind kind,
+                                              const char *name)
+{
+    const struct draft_section *s = draft_find_section(d, kind, name);
+    assert(s != NULL);
+    return s;
+}
+
+static const struct upstream_config *find_upstream(const struct config *c,
+                                                   const char *name)
+{
+    for (size_t i = 0; i < c->n_upstreams; i++) {
+        if (strcmp(c->upstreams[i].name, name) == 0) {
+            return &c->upstreams[i];
+        }
+    }
+    return NULL;
+}
+
+static void report_no_upstream(const struct config *c,
+                               const struct draft *d,
+                               const struct draft_entry *reference)
+{
+    char hint[SUGGESTION_TEXT_MAX];
+    struct suggestion s;
+    suggestion_init(&s, reference->value, strlen(reference->value));
+    for (size_t i = 0; i < c->n_upstreams; i++) {
+        suggestion_offer(&s, c->upstreams[i].name);
+    }
+    suggestion_format(&s, hint);
+    problem_add(d->problems, reference->place,
+                "there is no section [upstream %.63s]%s", reference->value,
+                hint);
+}
+
+static void link_listener(struct config *c,
+                          struct listener_config *l,
+                          const struct draft *d)
+{
+    const struct draft_section *section =
+        section_of(d, SECTION_LISTENER, l->name);
+    const struct draft_entry *reference = draft_find(section, "upstream");
+    if (reference != NULL) {
+        l->upstream = find_upstream(c, reference->value);
+        if (l->upstream == NULL) {
+            report_no_upstream(c, d, reference);
+        }
+        return;
+    }
+    l->upstream = find_upstream(c, "default");
+    if (l->upstream == NULL && c->n_upstreams == 1) {
+        l->upstream = &c->upstreams[0];
+    }
+    if (l->upstream == NULL && c->n_upstreams > 1) {
+        problem_add(d->problems, section->place,
+                    "[listener %s] must say which of the upstreams it means: "
+                    "upstream = %s",
+                    l->name, c->upstreams[0].name);
+    }
+}
+
+void check_link(struct config *c, const struct draft *d)
+{
+    for (size_t i = 0; i < c->n_listeners; i++) {
+        struct listener_config *l = &c->listeners[i];
+        link_listener(c, l, d);
+        bool upstream_has_password =
+            l->upstream != NULL && l->upstream->password != NULL;
+        const struct draft_section *section =
+            section_of(d, SECTION_LISTENER, l->name);
+        if (draft_find(section, "auth") == NULL &&
+            (l->password != NULL || upstream_has_password)) {
+            l->auth = AUTH_OWN;
+        }
+    }
+    for (size_t i = 0; i < c->n_upstreams; i++) {
+        struct upstream_config *u = &c->upstreams[i];
+        if (!u->retry_on_timeout) {
+            u->retry_on_error &= ~(uint32_t)RETRY_ERROR_TIMEOUT;
+        }
+    }
+    c->process.admin = c->process.admin_address.host[0] != '\0';
+}
+
+static void check_public(const struct address *a,
+                         bool bind_public,
+                         const char *place,
+                         const char *what,
+                         const struct draft *d)
+{
+    if (bind_public || address_is_local(a)) {
+        return;
+    }
+    char text[ADDRESS_TEXT_MAX];
+    address_format(a, text);
+    problem_add(d->problems, place,
+                "other machines can reach %s; if that is meant, say "
+                "bind_public = yes in section [%s] (or --set "
+                "%s.bind_public=yes)",
+                text, what, what);
+}
+
+static void check_listener(const struct config *c,
+                           size_t i,
+                           const struct draft *d)
+{
+    const struct listener_config *l = &c->listeners[i];
+    const struct draft_section *section =
+        section_of(d, SECTION_LISTENER, l->name);
+    char what[OPTION_NAME_MAX + 16];
+    char text[ADDRESS_TEXT_MAX];
+
+    (void)snprintf(what, sizeof(what), "listener");
+    check_public(&l->address, l->bind_public, draft_place(section, "address"),
+                 what, d);
+    if (l->username != NULL && l->password == NULL) {
+        problem_add(d->problems, draft_place(section, "username"),
+                    "a username needs a password");
+    }
+    if (l->password != NULL && l->auth != AUTH_OWN) {
+        problem_add(d->problems, draft_place(section, "auth"),
+                    "the password of [listener %s] is checked only with auth = "
+                    "own",
+                    l->name);
+    }
+    for (size_t k = 0; k < i; k++) {
+        const struct listener_config *other = &c->listeners[k];
+        bool chosen_by_kernel = !l->address.is_unix && l->address.port == 0;
+        if (address_equal(&l->address, &other->address) && !chosen_by_kernel) {
+            address_format(&l->address, text);
+            problem_add(d->problems, draft_place(section, "address"),
+                        "[listener %s] has the address %s already", other->name,
+                        text);
+        }
+    }
+}
+
+static void check_upstream(const struct upstream_config *u,
+                           const struct draft *d)
+{
+    const struct draft_section *section =
+        section_of(d, SECTION_UPSTREAM, u->name);
+    bool place_given = draft_find(section, "address") != NULL ||
+                       draft_find(section, "url") != NULL;
+    if (!place_given) {
+        problem_add(d->problems, section->place,
+                    "[upstream %s] has no address; write address = host:port "
+                    "or url = redis://host:port, or give a URL on the command "
+                    "line",
+                    u->name);
+    }
+    if (u->username != NULL && u->password == NULL &&
+        draft_find(section, "password") == NULL) {
+        problem_add(d->problems, draft_place(section, "username"),
+                    "a username needs a password");
+    }
+    if (u->backoff_base_us > u->backoff_cap_us) {
+        problem_add(d->problems, draft_place(section, "backoff_base"),
+                    "backoff_base is longer than backoff_cap");
+    }
+}
+
+static void check_whole_seconds(uint64_t us,
+                                const char *key,
+                                const struct draft *d)
+{
+    const struct draft_section *section =
+        draft_find_section(d, SECTION_TCP, "");
+    if (us % 1000000 != 0 && section != NULL) {
+        problem_add(d->problems, draft_place(section, key),
+                    "%s must be whole seconds: the kernel knows no less", key);
+    }
+}
+
+void check_config(const struct config *c, const struct draft *d)
+{
+    const struct process_config *p = &c->process;
+    const struct draft_section *admin =
+        draft_find_section(d, SECTION_ADMIN, "");
+    if (p->admin) {
+        assert(admin != NULL);
+        check_public(&p->admin_address, p->admin_bind_public,
+                     draft_place(admin, "address"), "admin", d);
+    }
+    check_whole_seconds(p->keepalive_idle_us, "keepalive_idle", d);
+    check_whole_seconds(p->keepalive_interval_us, "keepalive_interval", d);
+    for (size_t i = 0; i < c->n_listeners; i++) {
+        check_listener(c, i, d);
+    }
+    for (size_t i = 0; i < c->n_upstreams; i++) {
+        check_upstream(&c->upstreams[i], d);
+    }
+}

@@ -1,0 +1,14 @@
+/* What must hold between values. */
+#ifndef CONFIG_CHECK_H
+#define CONFIG_CHECK_H
+
+#include "config/config.h"
+#include "config/draft.h"
+
+/* Find the upstream of each listener, and derive the defaults that depend on
+ * other values. */
+void check_link(struct config *c, const struct draft *d);
+/* Report everything that does not fit together. */
+void check_config(const struct config *c, const struct draft *d);
+
+#endif

@@ -1,0 +1,357 @@
+/* Everything written about the options: --help-config, the example file and
+ * docs/configuration.md. */
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "config/config.h"
+#include "config/option.h"
+#include "config/value.h"
+
+enum {
+    LINE_WIDTH = 78,
+    DOC_TEXT_MAX = 2048
+};
+
+struct writer {
+    config_writer *write;
+    void *context;
+};
+
+static void put(const struct writer *w, const char *text)
+{
+    w->write(w->context, text, strlen(text));
+}
+
+static void putf(const struct writer *w, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+static void putf(const struct writer *w, const char *format, ...)
+{
+    char text[DOC_TEXT_MAX];
+    va_list arguments;
+    va_start(arguments, format);
+    (void)vsnprintf(text, sizeof(text), format, arguments);
+    va_end(arguments);
+    put(w, text);
+}
+
+/* Write text in lines of LINE_WIDTH, each behind prefix. */
+static void put_wrapped(const struct writer *w,
+                        const char *prefix,
+                        const char *text)
+{
+    size_t room = LINE_WIDTH - strlen(prefix);
+    while (*text != '\0') {
+        size_t len = strlen(text);
+        if (len > room) {
+            len = room;
+            while (len > 0 && text[len] != ' ') {
+                len--;
+            }
+            if (len == 0) { /* one word longer than the line */
+                len = strcspn(text, " ");
+            }
+        }
+        putf(w, "%s%.*s\n", prefix, (int)len, text);
+        text += len;
+        text += strspn(text, " ");
+    }
+}
+
+/* What the value looks like, for readers: "duration, 1ms to 1h". */
+static void describe_type(const struct option *o, char text[DOC_TEXT_MAX])
+{
+    static const char *const names[] = {
+        [OPTION_COUNT32] = "number",
+        [OPTION_COUNT64] = "number",
+        [OPTION_SIGNED] = "number",
+        [OPTION_BOOL] = NULL,
+        [OPTION_SWITCH] = NULL,
+        [OPTION_DURATION] = "duration",
+        [OPTION_DURATION_OFF] = "duration",
+        [OPTION_SIZE] = "size",
+        [OPTION_PERCENT] = "share",
+        [OPTION_MODE] = "octal",
+        [OPTION_ENUM] = NULL,
+        [OPTION_SET] = "none, or a list of",
+        [OPTION_LISTEN_ADDRESS] = "address",
+        [OPTION_LISTEN_ADDRESS_OFF] = "address or off",
+        [OPTION_CONNECT_ADDRESS] = "address",
+        [OPTION_USERNAME] = "text",
+        [OPTION_SECRET] = "text, secret",
+        [OPTION_REFERENCE] = "name",
+        [OPTION_URL] = "URL",
+        [OPTION_OVERRIDE_BY_PREFIX] = NULL,
+        [OPTION_OVERRIDE_BY_SCRIPT] = NULL,
+        [OPTION_OVERRIDE_BY_COMMAND] = NULL,
+    };
+    char range[VALUE_TEXT_MAX];
+    const char *name = names[o->type];
+    const char *glue = o->type == OPTION_SET ? " " : ", ";
+    value_range(o, range);
+    (void)snprintf(text, DOC_TEXT_MAX, "%s%s%s", name != NULL ? name : "",
+                   name != NULL && range[0] != '\0' ? glue : "", range);
+}
+
+static void put_title(const struct writer *w, enum section_kind kind)
+{
+    const struct section *s = section_get(kind);
+    putf(w, "[%s%s]", s->name, s->named ? " NAME" : "");
+}
+
+/* --help-config --- */
+
+static void help_option(const struct writer *w, const struct option *o)
+{
+    char type[DOC_TEXT_MAX];
+    describe_type(o, type);
+    if (o->fallback != NULL && strlen(o->fallback) < 40) {
+        putf(w, "  %s = %s\n", o->key, o->fallback);
+    } else {
+        putf(w, "  %s\n", o->key);
+    }
+    put_wrapped(w, "      ", o->help);
+    put_wrapped(w, "      ", type);
+    if (o->alias != NULL) {
+        putf(w, "      (%s)\n", o->alias);
+    }
+}
+
+void config_help(config_writer *write, void *context)
+{
+    struct writer w = { .write = write, .context = context };
+    put(&w, "Options of the configuration file, with their defaults. On the "
+            "command line:\n"
+            "--set section.key=value, such as --set upstream.deadline=5s.\n");
+    for (unsigned kind = 0; kind < SECTION_COUNT; kind++) {
+        put(&w, "\n");
+        put_title(&w, (enum section_kind)kind);
+        put(&w, "\n");
+        put_wrapped(&w, "  ", section_get((enum section_kind)kind)->help);
+        for (size_t i = 0; i < option_count(); i++) {
+            if (option_get(i)->section == kind) {
+                put(&w, "\n");
+                help_option(&w, option_get(i));
+            }
+        }
+    }
+}
+
+/* The example file --- */
+
+static void example_option(const struct writer *w, const struct option *o)
+{
+    static const struct {
+        enum option_type type;
+        const char *text;
+    } samples[] = {
+        { OPTION_CONNECT_ADDRESS, "127.0.0.1:6379" },
+        { OPTION_URL, "redis://127.0.0.1:6379/0" },
+        { OPTION_USERNAME, "app" },
+        { OPTION_SECRET, "${file:/run/secrets/redis}" },
+        { OPTION_REFERENCE, "default" },
+    };
+    put(w, "\n");
+    put_wrapped(w, "# ", o->help);
+    if (o->type == OPTION_OVERRIDE_BY_PREFIX) {
+        put(w, "#replay.prefix.session: = all\n");
+    } else if (o->type == OPTION_OVERRIDE_BY_SCRIPT) {
+        put(w,
+            "#replay.script.e0e1f9fabfc9d4800c877a703b823ac0578ff8db = read\n");
+    } else if (o->type == OPTION_OVERRIDE_BY_COMMAND) {
+        put(w, "#replay.INCR = all\n");
+    } else if (o->fallback != NULL) {
+        putf(w, "#%s = %s\n", o->key, o->fallback);
+    }
+    for (size_t i = 0; i < sizeof(samples) / sizeof(samples[0]); i++) {
+        if (samples[i].type == o->type) {
+            putf(w, "#%s = %s\n", o->key, samples[i].text);
+        }
+    }
+}
+
+void config_example(config_writer *write, void *context)
+{
+    struct writer w = { .write = write, .context = context };
+    put(&w, "# redial: every option, at its default. Remove the # of a line to "
+            "change it.\n"
+            "# Check a file with: redial -c FILE --check\n");
+    for (unsigned kind = 0; kind < SECTION_COUNT; kind++) {
+        const struct section *s = section_get((enum section_kind)kind);
+        put(&w, "\n");
+        put_wrapped(&w, "# ", s->help);
+        putf(&w, "[%s%s]\n", s->name, s->named ? " default" : "");
+        for (size_t i = 0; i < option_count(); i++) {
+            if (option_get(i)->section == kind) {
+                example_option(&w, option_get(i));
+            }
+        }
+        if (kind == SECTION_UPSTREAM) {
+            put(&w, "\n# The one thing that has no default.\n"
+                    "url = redis://127.0.0.1:6379\n");
+        }
+    }
+}
+
+/* docs/configuration.md --- */
+
+static const char markdown_start[] =
+    "# Configuration\n"
+    "\n"
+    "<!-- Generated from config/options.def; do not edit. -->\n"
+    "\n"
+    "Nothing needs to be configured to start:\n"
+    "\n"
+    "```\n"
+    "redial --listen 127.0.0.1:6400 redis://127.0.0.1:6379\n"
+    "```\n"
+    "\n"
+    "For more there is a file, and every option of the file can be set on the\n"
+    "command line as well:\n"
+    "\n"
+    "```\n"
+    "redial -c /etc/redial.ini --set upstream.deadline=5s\n"
+    "```\n"
+    "\n"
+    "| to see | type |\n"
+    "| --- | --- |\n"
+    "| whether a configuration is right, and all that is wrong | `redial -c "
+    "FILE --check` |\n"
+    "| the configuration in effect, secrets hidden | `redial -c FILE "
+    "--print-config` |\n"
+    "| this list in the terminal | `redial --help-config` |\n"
+    "\n"
+    "## The file\n"
+    "\n"
+    "```ini\n"
+    "# a listener for each address that clients connect to\n"
+    "[listener default]\n"
+    "address = 127.0.0.1:6400\n"
+    "\n"
+    "# an upstream for each server behind\n"
+    "[upstream default]\n"
+    "url = redis://redis.internal:6379\n"
+    "password = ${file:/run/secrets/redis}\n"
+    "deadline = 5s\n"
+    "replay.INCR = all\n"
+    "```\n"
+    "\n"
+    "- Lines are `[section]`, `[section NAME]`, `key = value`, or a comment "
+    "that\n"
+    "  begins with `#` or `;`. Behind a value a comment begins with a space "
+    "and\n"
+    "  `;`. A line has at most 198 bytes.\n"
+    "- A name has letters, digits, `-` and `_`. `[listener]` and `[upstream]`\n"
+    "  without a name are those named `default`.\n"
+    "- A listener without `upstream =` uses the upstream named `default`, or "
+    "the\n"
+    "  only one.\n"
+    "- `${NAME}` is replaced by a variable of the environment, "
+    "`${file:/path}` by the\n"
+    "  content of a file without its last newline. A plain `${` is written "
+    "`$${`.\n"
+    "- Unknown sections and keys, values out of range and the same key twice "
+    "are\n"
+    "  errors. All of them are reported at once, with file and line; nothing "
+    "is\n"
+    "  half applied.\n"
+    "\n"
+    "## What wins\n"
+    "\n"
+    "From weak to strong:\n"
+    "\n"
+    "1. the defaults below,\n"
+    "2. the file,\n"
+    "3. the URL, `--listen ADDR` and `--admin ADDR`,\n"
+    "4. `--set section.key=value`; of the same key twice, the last.\n"
+    "\n"
+    "The URL, `--listen` and `--set upstream.key=value` mean the section "
+    "named\n"
+    "`default`; without one, the only section of that kind; without any, a "
+    "new one.\n"
+    "`--set upstream.NAME.key=value` means a section of the file by name. A "
+    "URL\n"
+    "replaces address, username, password and db of the file all together, so "
+    "that no\n"
+    "password goes to a server it is not for.\n"
+    "\n"
+    "## Values\n"
+    "\n"
+    "| kind | written | meaning |\n"
+    "| --- | --- | --- |\n"
+    "| duration | `500us` `250ms` `1.5s` `1m` `2h` `1d` | always with a unit; "
+    "`0` needs none |\n"
+    "| size | `512` `64KiB` `8MiB` `1GiB` | bytes; `kB`, `MB` and `GB` are "
+    "powers of 1000 |\n"
+    "| share | `20%` `0.2` | to a tenth of a percent |\n"
+    "| yes or no | `yes` `no` | also `on`, `off`, `true`, `false` |\n"
+    "| address | `127.0.0.1:6400` `[::1]:6400` `name:6400` "
+    "`unix:/run/redial.sock` | to listen, `:6400` means every address |\n"
+    "| URL | `redis://user:password@host:6379/0` | port 6379 and database 0 "
+    "may be left out |\n"
+    "| | `redis://:password@host` | a password without a user |\n"
+    "| | `redis+unix:///run/redis.sock?db=0` | a Unix socket |\n"
+    "\n"
+    "In a URL, `@`, `:`, `/`, `?` and `%` inside of a user name or password "
+    "are written\n"
+    "`%40`, `%3A`, `%2F`, `%3F` and `%25`. `rediss://` (TLS to the server) is "
+    "not built\n"
+    "yet and refused.\n"
+    "\n"
+    "An address that other machines can reach needs `bind_public = yes` "
+    "besides: redial\n"
+    "is made to be spoken to from its own machine.\n";
+
+/* Text in a table: "|" would end the cell. Angle brackets would be HTML. */
+static void put_cell(const struct writer *w, const char *text)
+{
+    for (; *text != '\0'; text++) {
+        if (*text == '|') {
+            put(w, "\\|");
+        } else if (*text == '<') {
+            put(w, "&lt;");
+        } else {
+            w->write(w->context, text, 1);
+        }
+    }
+}
+
+static void markdown_option(const struct writer *w, const struct option *o)
+{
+    char type[DOC_TEXT_MAX];
+    describe_type(o, type);
+    putf(w, "| `%s` | ", o->key);
+    if (o->type == OPTION_SET) {
+        put(w, "all");
+    } else if (o->fallback != NULL) {
+        putf(w, "`%s`", o->fallback);
+    }
+    put(w, " | ");
+    put_cell(w, type);
+    put(w, " | ");
+    put_cell(w, o->help);
+    if (o->alias != NULL) {
+        putf(w, " (%s)", o->alias);
+    }
+    put(w, " |\n");
+}
+
+void config_markdown(config_writer *write, void *context)
+{
+    struct writer w = { .write = write, .context = context };
+    put(&w, markdown_start);
+    for (unsigned kind = 0; kind < SECTION_COUNT; kind++) {
+        put(&w, "\n## `");
+        put_title(&w, (enum section_kind)kind);
+        put(&w, "`\n\n");
+        put_wrapped(&w, "", section_get((enum section_kind)kind)->help);
+        put(&w, "\n| key | default | value | meaning |\n"
+                "| --- | --- | --- | --- |\n");
+        for (size_t i = 0; i < option_count(); i++) {
+            if (option_get(i)->section == kind) {
+                markdown_option(&w, option_get(i));
+            }
+        }
+    }
+}

@@ -1,0 +1,100 @@
+/* The rows of options.def as a table in memory. */
+#ifndef CONFIG_OPTION_H
+#define CONFIG_OPTION_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum section_kind {
+#define SECTION(id, name, named, help) SECTION_##id,
+#define OPTION(...)
+#include "config/options.def"
+#undef OPTION
+#undef SECTION
+    SECTION_COUNT
+};
+
+enum option_type {
+    OPTION_COUNT32,            /* uint32_t */
+    OPTION_COUNT64,            /* uint64_t */
+    OPTION_SIGNED,             /* int64_t */
+    OPTION_BOOL,               /* bool, written yes or no */
+    OPTION_SWITCH,             /* bool, written on or off */
+    OPTION_DURATION,           /* uint64_t, microseconds */
+    OPTION_DURATION_OFF,       /* the same; 0 is "off" */
+    OPTION_SIZE,               /* uint64_t, bytes */
+    OPTION_PERCENT,            /* uint32_t, thousandths */
+    OPTION_MODE,               /* uint32_t, octal */
+    OPTION_ENUM,               /* an enum; words */
+    OPTION_SET,                /* uint32_t, bits; words */
+    OPTION_LISTEN_ADDRESS,     /* struct address */
+    OPTION_LISTEN_ADDRESS_OFF, /* the same; an empty host is "off" */
+    OPTION_CONNECT_ADDRESS,    /* struct address */
+    OPTION_USERNAME,           /* char *, owned */
+    OPTION_SECRET,             /* char *, owned, never shown */
+    OPTION_REFERENCE,          /* an upstream, by name */
+    OPTION_URL,                /* no field: sets those of other options */
+    OPTION_OVERRIDE_BY_PREFIX, /* no field; these take any key that begins */
+    OPTION_OVERRIDE_BY_SCRIPT, /* with the part before "<" */
+    OPTION_OVERRIDE_BY_COMMAND
+};
+
+/* A word of an enum or set. The last of a list has text NULL. */
+struct word {
+    const char *text;
+    unsigned value;
+};
+
+/* All static. */
+struct option {
+    enum section_kind section;
+    enum option_type type;
+    const char *key;
+    size_t offset;        /* of the field in the section's struct */
+    size_t size;          /* of the field; 0: no field */
+    const char *fallback; /* the default as text; NULL: none */
+    int64_t min;
+    int64_t max;
+    const struct word *words;
+    const char *alias; /* what others call it, or NULL */
+    const char *help;
+};
+
+struct section {
+    const char *name;
+    bool named; /* [name NAME], any number of them */
+    const char *help;
+};
+
+enum {
+    OPTION_NAME_MAX = 63
+};
+
+const struct section *section_get(enum section_kind kind);
+/* Find a section by name. Returns SECTION_COUNT when there is none. */
+enum section_kind section_find(const char *name, size_t len);
+
+size_t option_count(void);
+const struct option *option_get(size_t index);
+/* Find the option for a key; a key such as "replay.INCR" finds the row
+ * "replay.<COMMAND>". Returns NULL when there is none. */
+const struct option *option_find(enum section_kind section, const char *key);
+/* The length of the fixed part of the key: up to "<". */
+size_t option_key_fixed(const struct option *o);
+/* Whether the key has a part that the user chooses. */
+bool option_is_open(const struct option *o);
+bool option_is_override(const struct option *o);
+
+const char *word_text(const struct word *words, unsigned value);
+
+extern const struct word words_log_format[];
+extern const struct word words_log_level[];
+extern const struct word words_auth[];
+extern const struct word words_upstream_type[];
+extern const struct word words_lanes[];
+extern const struct word words_replay[];
+extern const struct word words_retry_error[];
+extern const struct word words_backoff[];
+
+#endif

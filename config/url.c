@@ -1,0 +1,249 @@
+#include "config/url.h"
+
+#include <ctype.h>
+#include <string.h>
+
+#include "config/address.h"
+
+enum {
+    REDIS_PORT = 6379
+};
+
+/* A piece of the URL, not terminated. */
+struct part {
+    const char *text;
+    size_t len;
+};
+
+/* Cut p at the first (or last) c: what is before it is returned, what is
+ * behind it stays. Without c nothing is cut, and *found is false. */
+static struct part cut(struct part *p, char c, bool last, bool *found)
+{
+    size_t at = p->len;
+    for (size_t i = 0; i < p->len; i++) {
+        if (p->text[i] == c) {
+            at = i;
+            if (!last) {
+                break;
+            }
+        }
+    }
+    *found = at < p->len;
+    if (!*found) {
+        return (struct part){ p->text, 0 };
+    }
+    struct part before = { p->text, at };
+    p->text += at + 1;
+    p->len -= at + 1;
+    return before;
+}
+
+static int hex_digit(char c)
+{
+    if (c >= '0' && c <= '9') {
+        return c - '0';
+    }
+    if (c >= 'a' && c <= 'f') {
+        return c - 'a' + 10;
+    }
+    if (c >= 'A' && c <= 'F') {
+        return c - 'A' + 10;
+    }
+    return -1;
+}
+
+/* Replace %41 by A. out has URL_PART_MAX + 1 bytes. */
+static const char *decode(struct part p, char *out)
+{
+    size_t used = 0;
+    for (size_t i = 0; i < p.len; i++) {
+        int c = (unsigned char)p.text[i];
+        if (c == '%') {
+            int high = i + 2 < p.len ? hex_digit(p.text[i + 1]) : -1;
+            int low = high >= 0 ? hex_digit(p.text[i + 2]) : -1;
+            if (low < 0) {
+                return "behind % the URL needs two hexadecimal digits (% "
+                       "itself is written %25)";
+            }
+            c = high * 16 + low;
+            i += 2;
+        }
+        if (c == '\0') {
+            return "the URL has a zero byte (%00)";
+        }
+        if (used == URL_PART_MAX) {
+            return "a part of the URL is longer than 1024 bytes";
+        }
+        out[used++] = (char)c;
+    }
+    out[used] = '\0';
+    return NULL;
+}
+
+static const char *parse_db(struct part p, struct url *url)
+{
+    static const char wrong[] = "the database is a number, as in /0 or ?db=0";
+    uint32_t db = 0;
+    if (p.len == 0 || p.len > 9) {
+        return wrong;
+    }
+    for (size_t i = 0; i < p.len; i++) {
+        if (p.text[i] < '0' || p.text[i] > '9') {
+            return wrong;
+        }
+        db = db * 10 + (uint32_t)(p.text[i] - '0');
+    }
+    if (url->has_db) {
+        return "the URL names the database twice";
+    }
+    url->has_db = true;
+    url->db = db;
+    return NULL;
+}
+
+/* What stands behind "?": only db=N. */
+static const char *parse_query(struct part p, struct url *url)
+{
+    if (p.len < 3 || memcmp(p.text, "db=", 3) != 0) {
+        return "behind ? the URL may have only db=N; other options have keys "
+               "of their own";
+    }
+    return parse_db((struct part){ p.text + 3, p.len - 3 }, url);
+}
+
+static const char *parse_user(struct part p, struct url *url)
+{
+    bool has_password = false;
+    struct part user = cut(&p, ':', false, &has_password);
+    if (!has_password) {
+        return "a user in the URL needs a password: user:password@host; a "
+               "password alone is :password@host";
+    }
+    if (p.len == 0) {
+        return "the password in the URL is empty";
+    }
+    const char *wrong = decode(user, url->username);
+    return wrong != NULL ? wrong : decode(p, url->password);
+}
+
+static const char *parse_host(struct part p, struct url *url)
+{
+    const char *wrong = NULL;
+    struct part host = p;
+    bool has_port = false;
+    if (p.len > 0 && p.text[0] == '[') {
+        bool closed = false;
+        host = cut(&p, ']', false, &closed);
+        if (!closed || (p.len > 0 && p.text[0] != ':')) {
+            return "an IPv6 address in the URL looks like [::1]:6379";
+        }
+        host = (struct part){ host.text + 1, host.len - 1 };
+        if (memchr(host.text, ':', host.len) == NULL) {
+            return "an IPv6 address in the URL looks like [::1]:6379";
+        }
+        (void)cut(&p, ':', false, &has_port);
+    } else {
+        host = cut(&p, ':', false, &has_port);
+        if (!has_port) {
+            host = p;
+        }
+        if (has_port && memchr(p.text, ':', p.len) != NULL) {
+            return "an IPv6 address in the URL looks like [::1]:6379";
+        }
+    }
+    if (host.len == 0) {
+        return "the URL has no host";
+    }
+    wrong = address_set_host(&url->address, host.text, host.len);
+    if (wrong == NULL && has_port) {
+        wrong = address_set_port(&url->address, p.text, p.len, false);
+    }
+    if (!has_port) {
+        url->address.port = REDIS_PORT;
+    }
+    return wrong;
+}
+
+/* user:password@host:port/db */
+static const char *parse_tcp(struct part p, struct url *url)
+{
+    bool found = false;
+    const char *wrong = NULL;
+    /* Passwords pasted as they are often hold "/" or "?"; the last "@" is
+     * behind them, as neither host nor database has one. */
+    struct part user = cut(&p, '@', true, &found);
+    if (found) {
+        wrong = parse_user(user, url);
+    }
+    struct part rest = p;
+    struct part before_query = cut(&rest, '?', false, &found);
+    if (found) {
+        p = before_query;
+        wrong = wrong != NULL ? wrong : parse_query(rest, url);
+    }
+    rest = p;
+    struct part host = cut(&rest, '/', false, &found);
+    if (found && rest.len > 0) {
+        wrong = wrong != NULL ? wrong : parse_db(rest, url);
+    }
+    return wrong != NULL ? wrong : parse_host(found ? host : p, url);
+}
+
+/* user:password@/path?db=N; an @ may also be in the path. */
+static const char *parse_unix(struct part p, struct url *url)
+{
+    char path[URL_PART_MAX + 1];
+    bool found = false;
+    const char *wrong = NULL;
+    if (p.len > 0 && p.text[0] != '/') {
+        struct part user = cut(&p, '@', false, &found);
+        wrong = found ? parse_user(user, url)
+                      : "the URL of a Unix socket has three slashes: "
+                        "redis+unix:///path";
+    }
+    struct part rest = p;
+    struct part before_query = cut(&rest, '?', false, &found);
+    if (found) {
+        p = before_query;
+        wrong = wrong != NULL ? wrong : parse_query(rest, url);
+    }
+    wrong = wrong != NULL ? wrong : decode(p, path);
+    return wrong != NULL ? wrong
+                         : address_set_path(&url->address, path, strlen(path));
+}
+
+static bool has_scheme(struct part *p, const char *scheme)
+{
+    size_t len = strlen(scheme);
+    if (p->len < len) {
+        return false;
+    }
+    for (size_t i = 0; i < len; i++) {
+        if (tolower((unsigned char)p->text[i]) != scheme[i]) {
+            return false;
+        }
+    }
+    p->text += len;
+    p->len -= len;
+    return true;
+}
+
+const char *url_parse(const char *text, struct url *url)
+{
+    struct part p = { text, strlen(text) };
+    memset(url, 0, sizeof(*url));
+    if (has_scheme(&p, "redis://")) {
+        return parse_tcp(p, url);
+    }
+    if (has_scheme(&p, "redis+unix://") || has_scheme(&p, "unix://")) {
+        return parse_unix(p, url);
+    }
+    if (has_scheme(&p, "rediss://")) {
+        const char *wrong = parse_tcp(p, url);
+        return wrong != NULL ? wrong
+                             : "TLS to the server is not built yet; use "
+                               "redis:// on a trusted network";
+    }
+    return "a URL begins with redis:// or redis+unix://, such as "
+           "redis://127.0.0.1:6379";
+}
