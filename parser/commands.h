@@ -40,7 +40,7 @@ enum command_id {
     COMMAND_DISCARD,
     COMMAND_WATCH,
     COMMAND_UNWATCH,
-    COMMAND_SUBSCRIBE, /* and PSUBSCRIBE, SSUBSCRIBE */
+    COMMAND_SUBSCRIBE,   /* and PSUBSCRIBE, SSUBSCRIBE */
     COMMAND_UNSUBSCRIBE, /* and PUNSUBSCRIBE, SUNSUBSCRIBE */
     COMMAND_MONITOR,
     COMMAND_SYNC, /* and PSYNC */
@@ -53,31 +53,31 @@ enum command_id {
 };
 
 enum command_flag {
-    COMMAND_PRIVATE = 1 << 0,  /* needs a connection of its own (DESIGN.md §5,
+    COMMAND_PRIVATE = 1 << 0,   /* needs a connection of its own (DESIGN.md §5,
                                   redis.md §2): X, C that the server keeps,
                                   blocking, MONITOR, WAIT, SYNC, CLIENT ID/LIST/
                                   KILL/NO-EVICT/TRACKING..., DEBUG, FAILOVER */
-    COMMAND_BLOCKING = 1 << 1, /* may wait at the server; for XREAD and
+    COMMAND_BLOCKING = 1 << 1,  /* may wait at the server; for XREAD and
                                   XREADGROUP only with BLOCK: see
                                   command_blocks() */
-    COMMAND_WRITES = 1 << 2,   /* may write its keys */
+    COMMAND_WRITES = 1 << 2,    /* may write its keys */
     COMMAND_CONTAINER = 1 << 3, /* has subcommands: CLIENT, CONFIG, XGROUP... */
-    COMMAND_SECRET = 1 << 4,   /* arguments may hold credentials (S19) */
+    COMMAND_SECRET = 1 << 4,    /* arguments may hold credentials (S19) */
 };
 
 /* One row of commands.def. All static. */
 struct command {
-    const char *name;          /* upper case, "CLIENT SETNAME" */
-    uint8_t class;             /* enum command_class before argument rules */
-    uint8_t rule;              /* private: which argument rule applies */
-    uint8_t id;                /* enum command_id */
-    uint8_t flags;             /* enum command_flag */
-    int8_t arity;              /* as COMMAND INFO: n exact, -n at least n; 0
+    const char *name; /* upper case, "CLIENT SETNAME" */
+    uint8_t class;    /* enum command_class before argument rules */
+    uint8_t rule;     /* private: which argument rule applies */
+    uint8_t id;       /* enum command_id */
+    uint8_t flags;    /* enum command_flag */
+    int8_t arity;     /* as COMMAND INFO: n exact, -n at least n; 0
                                   not known */
-    int8_t key_first;          /* argument index; 0: no keys */
-    int8_t key_last;           /* from the end when negative */
+    int8_t key_first; /* argument index; 0: no keys */
+    int8_t key_last;  /* from the end when negative */
     int8_t key_step;
-    uint8_t key_rule;          /* private: how to find keys otherwise */
+    uint8_t key_rule; /* private: how to find keys otherwise */
 };
 
 /* Find the row of a command. sub is the second argument, or empty; it matters
@@ -107,7 +107,9 @@ uint64_t command_block_us(const struct command *c,
                           const struct span *argv,
                           size_t argc);
 
-enum { COMMAND_KEYS_UNKNOWN = -1 };
+enum {
+    COMMAND_KEYS_UNKNOWN = -1
+};
 
 /* Find the arguments that are keys. index receives the first max of their
  * argument numbers. Returns how many keys there are, or COMMAND_KEYS_UNKNOWN
@@ -121,8 +123,10 @@ int command_keys(const struct command *c,
 /* Whether the command may write, given its class after argument rules. */
 bool command_writes(const struct command *c, enum command_class class);
 
-/* The reply of a replay is the same whatever ran in between: SET without GET
- * or NX..., MSET, HMSET, SETEX, PSETEX (redis.md §4 rule 3). */
-bool command_reply_constant(const struct command *c, enum command_class class);
+/* The reply of a replay is the same whatever ran in between: SET without GET,
+ * NX, XX or a comparison, MSET, HMSET, SETEX, PSETEX (redis.md §4 rule 3). */
+bool command_reply_constant(const struct command *c,
+                            const struct span *argv,
+                            size_t argc);
 
 #endif

@@ -15,7 +15,8 @@ enum reply_type {
 
 enum {
     REPLY_ELEMENTS_MAX = 1000000,
-    REPLY_DEPTH_MAX = 32,
+    REPLY_DEPTH_MAX = 8, /* aggregates within each other: as far as hiredis
+                            follows them; COMMAND needs all 8 */
     REPLY_BYTES_MAX = 64 * 1024 * 1024,
 };
 

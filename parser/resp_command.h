@@ -5,7 +5,7 @@
 #include "parser/resp.h"
 
 enum {
-    COMMAND_ARGS_KEPT = 4,         /* arguments whose place is remembered */
+    COMMAND_ARGS_KEPT = 4,          /* arguments whose place is remembered */
     COMMAND_INLINE_MAX = 64 * 1024, /* bytes of an inline command */
 };
 
@@ -23,18 +23,19 @@ struct command_arg {
 /* The state of one client's stream between two calls. Fields are read-only
  * outside resp_command.c. */
 struct command_scanner {
-    uint64_t bytes;    /* of this command taken so far */
-    uint64_t skip;     /* bytes of a bulk body, with its CRLF, still to pass */
-    uint64_t number;   /* private: the length being read */
-    uint32_t argc;     /* arguments announced; 0: nothing to do, no reply due */
-    uint32_t seen;     /* arguments whose length line is complete */
+    uint64_t bytes;  /* of this command taken so far */
+    uint64_t skip;   /* bytes of a bulk body, with its CRLF, still to pass */
+    uint64_t number; /* private: the length being read */
+    uint32_t argc;   /* arguments announced; 0: nothing to do, no reply due */
+    uint32_t seen;   /* arguments whose length line is complete */
     struct command_arg arg[COMMAND_ARGS_KEPT]; /* of the first min(argc, 4) */
     const char *error; /* with SCAN_INVALID: Redis' own words behind "-ERR " */
     char error_text[48]; /* private: storage of an error with a variable part */
-    uint8_t state;     /* private */
-    bool negative;     /* private */
-    uint8_t digits;    /* private */
-    bool is_inline;    /* the command is one line of text */
+    uint32_t line;       /* private: bytes of the line being read */
+    uint8_t state;       /* private */
+    bool negative;       /* private */
+    uint8_t digits;      /* private */
+    bool is_inline;      /* the command is one line of text */
 };
 
 void command_scanner_init(struct command_scanner *s);
