@@ -1,6 +1,7 @@
 /* Everything written about the options: --help-config, the example file and
  * docs/configuration.md. */
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -36,8 +37,10 @@ static void putf(const struct writer *w, const char *format, ...)
     put(w, text);
 }
 
-/* Write text in lines of LINE_WIDTH, each behind prefix. */
-static void put_wrapped(const struct writer *w,
+/* Write text in lines of LINE_WIDTH, the first behind one prefix and the
+ * others behind another of the same length. */
+static void put_hanging(const struct writer *w,
+                        const char *first,
                         const char *prefix,
                         const char *text)
 {
@@ -53,10 +56,18 @@ static void put_wrapped(const struct writer *w,
                 len = strcspn(text, " ");
             }
         }
-        putf(w, "%s%.*s\n", prefix, (int)len, text);
+        putf(w, "%s%.*s\n", first, (int)len, text);
         text += len;
         text += strspn(text, " ");
+        first = prefix;
     }
+}
+
+static void put_wrapped(const struct writer *w,
+                        const char *prefix,
+                        const char *text)
+{
+    put_hanging(w, prefix, prefix, text);
 }
 
 /* What the value looks like, for readers: "duration, 1ms to 1h". */
@@ -94,6 +105,32 @@ static void describe_type(const struct option *o, char text[DOC_TEXT_MAX])
                    name != NULL && range[0] != '\0' ? glue : "", range);
 }
 
+/* The words of an option that need words of their own. Levels of replay are
+ * told once, not again for each override. */
+static bool has_word_help(const struct option *o)
+{
+    return o->words != NULL && o->words[0].help != NULL && !option_is_open(o);
+}
+
+/* Write the words as a list; margin begins each line. */
+static void put_words(const struct writer *w,
+                      const char *margin,
+                      const struct option *o)
+{
+    if (!has_word_help(o)) {
+        return;
+    }
+    for (const struct word *word = o->words; word->text != NULL; word++) {
+        char first[64];
+        char prefix[64];
+        char text[DOC_TEXT_MAX];
+        (void)snprintf(first, sizeof(first), "%s  - ", margin);
+        (void)snprintf(prefix, sizeof(prefix), "%s    ", margin);
+        (void)snprintf(text, sizeof(text), "%s: %s", word->text, word->help);
+        put_hanging(w, first, prefix, text);
+    }
+}
+
 static void put_title(const struct writer *w, enum section_kind kind)
 {
     const struct section *s = section_get(kind);
@@ -112,7 +149,10 @@ static void help_option(const struct writer *w, const struct option *o)
         putf(w, "  %s\n", o->key);
     }
     put_wrapped(w, "      ", o->help);
-    put_wrapped(w, "      ", type);
+    if (!has_word_help(o)) {
+        put_wrapped(w, "      ", type);
+    }
+    put_words(w, "      ", o);
     if (o->alias != NULL) {
         putf(w, "      (%s)\n", o->alias);
     }
@@ -154,6 +194,7 @@ static void example_option(const struct writer *w, const struct option *o)
     };
     put(w, "\n");
     put_wrapped(w, "# ", o->help);
+    put_words(w, "#", o);
     if (o->type == OPTION_OVERRIDE_BY_PREFIX) {
         put(w, "#replay.prefix.session: = all\n");
     } else if (o->type == OPTION_OVERRIDE_BY_SCRIPT) {
@@ -337,6 +378,16 @@ static void markdown_option(const struct writer *w, const struct option *o)
     put(w, " |\n");
 }
 
+static void markdown_words(const struct writer *w, const struct option *o)
+{
+    putf(w, "\n| `%s` | |\n| --- | --- |\n", o->key);
+    for (const struct word *word = o->words; word->text != NULL; word++) {
+        putf(w, "| `%s` | ", word->text);
+        put_cell(w, word->help);
+        put(w, " |\n");
+    }
+}
+
 void config_markdown(config_writer *write, void *context)
 {
     struct writer w = { .write = write, .context = context };
@@ -351,6 +402,12 @@ void config_markdown(config_writer *write, void *context)
         for (size_t i = 0; i < option_count(); i++) {
             if (option_get(i)->section == kind) {
                 markdown_option(&w, option_get(i));
+            }
+        }
+        for (size_t i = 0; i < option_count(); i++) {
+            if (option_get(i)->section == kind &&
+                has_word_help(option_get(i))) {
+                markdown_words(&w, option_get(i));
             }
         }
     }

@@ -14,9 +14,7 @@
 
 /* A key may hold colons ("replay.prefix.session:"). inih sees this byte
  * instead, which a line can't contain: control characters are refused. */
-enum {
-    HIDDEN_COLON = 0x01
-};
+static const char hidden_colon = '\x01';
 
 struct line {
     const struct ini_sink *sink;
@@ -45,8 +43,10 @@ static char *give_line(char *buffer, int size, void *stream)
     const char *equals = memchr(l->text, '=', l->len);
     size_t key_len = equals != NULL ? (size_t)(equals - l->text) : l->len;
     for (size_t i = 0; i < l->len; i++) {
-        bool hide = i < key_len && l->text[i] == ':';
-        buffer[i] = hide ? (char)HIDDEN_COLON : l->text[i];
+        buffer[i] = l->text[i];
+        if (i < key_len && l->text[i] == ':') {
+            buffer[i] = hidden_colon;
+        }
     }
     buffer[l->len] = '\0';
     return buffer;
@@ -63,7 +63,10 @@ static int take_entry(void *user,
     size_t i = 0;
     (void)section;
     for (; name[i] != '\0' && i < sizeof(key) - 1; i++) {
-        key[i] = name[i] == HIDDEN_COLON ? ':' : name[i];
+        key[i] = name[i];
+        if (name[i] == hidden_colon) {
+            key[i] = ':';
+        }
     }
     key[i] = '\0';
     if (i == 0) {

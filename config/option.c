@@ -6,66 +6,83 @@
 #include "config/config.h"
 
 const struct word words_log_format[] = {
-    { "logfmt", LOG_LOGFMT },
-    { "json", LOG_JSON },
-    { NULL, 0 },
+    { "logfmt", LOG_LOGFMT, "key=value pairs" },
+    { "json", LOG_JSON, "one JSON object" },
+    { NULL, 0, NULL },
 };
 
 const struct word words_log_level[] = {
-    { "debug", LOG_DEBUG }, { "info", LOG_INFO }, { "warn", LOG_WARN },
-    { "error", LOG_ERROR }, { NULL, 0 },
+    { "debug", LOG_DEBUG, NULL },
+    { "info", LOG_INFO, NULL },
+    { "warn", LOG_WARN, NULL },
+    { "error", LOG_ERROR, NULL },
+    { NULL, 0, NULL },
 };
 
 const struct word words_auth[] = {
-    { "pass", AUTH_PASS },
-    { "own", AUTH_OWN },
-    { "none", AUTH_NONE },
-    { NULL, 0 },
+    { "pass", AUTH_PASS, "the server verifies a client's AUTH" },
+    { "own", AUTH_OWN,
+      "redial verifies it against username and password of this section, and "
+      "uses the credentials of the upstream" },
+    { "none", AUTH_NONE, "AUTH is not taken" },
+    { NULL, 0, NULL },
 };
 
 const struct word words_upstream_type[] = {
-    { "standalone", UPSTREAM_STANDALONE },
-    { NULL, 0 },
+    { "standalone", UPSTREAM_STANDALONE, NULL },
+    { NULL, 0, NULL },
 };
 
 const struct word words_lanes[] = {
-    { "shared", LANES_SHARED },
-    { "private", LANES_PRIVATE },
-    { NULL, 0 },
+    { "shared", LANES_SHARED,
+      "clients with the same user, database and protocol version share "
+      "connections" },
+    { "private", LANES_PRIVATE, "each client has a connection of its own" },
+    { NULL, 0, NULL },
 };
 
 const struct word words_replay[] = {
-    { "none", REPLAY_NONE },
-    { "read", REPLAY_READ },
-    { "idempotent", REPLAY_IDEMPOTENT },
-    { "convergent", REPLAY_CONVERGENT },
-    { "all", REPLAY_ALL },
-    { NULL, 0 },
+    { "none", REPLAY_NONE, "nothing" },
+    { "read", REPLAY_READ, "what only reads (GET)" },
+    { "idempotent", REPLAY_IDEMPOTENT,
+      "what leaves the same state and gives the same reply (SET, MSET); a "
+      "relative time to live starts again" },
+    { "convergent", REPLAY_CONVERGENT,
+      "what leaves the same state, but may reply another count (DEL, SADD): 0 "
+      "where the lost reply said 1" },
+    { "all", REPLAY_ALL, "everything (INCR, LPUSH): some will happen twice" },
+    { NULL, 0, NULL },
 };
 
 const struct word words_retry_error[] = {
-    { "connection", RETRY_ERROR_CONNECTION },
-    { "timeout", RETRY_ERROR_TIMEOUT },
-    { "loading", RETRY_ERROR_LOADING },
-    { "readonly", RETRY_ERROR_READONLY },
-    { "masterdown", RETRY_ERROR_MASTERDOWN },
-    { "clusterdown", RETRY_ERROR_CLUSTERDOWN },
-    { "tryagain", RETRY_ERROR_TRYAGAIN },
-    { "noreplicas", RETRY_ERROR_NOREPLICAS },
-    { "busy", RETRY_ERROR_BUSY },
-    { "maxclients", RETRY_ERROR_MAXCLIENTS },
-    { NULL, 0 },
+    { "connection", RETRY_ERROR_CONNECTION, "lost or unreachable" },
+    { "timeout", RETRY_ERROR_TIMEOUT, "no reply in attempt_timeout" },
+    { "loading", RETRY_ERROR_LOADING, "-LOADING" },
+    { "readonly", RETRY_ERROR_READONLY, "-READONLY" },
+    { "masterdown", RETRY_ERROR_MASTERDOWN, "-MASTERDOWN" },
+    { "clusterdown", RETRY_ERROR_CLUSTERDOWN, "-CLUSTERDOWN" },
+    { "tryagain", RETRY_ERROR_TRYAGAIN, "-TRYAGAIN" },
+    { "noreplicas", RETRY_ERROR_NOREPLICAS, "-NOREPLICAS" },
+    { "busy", RETRY_ERROR_BUSY, "-BUSY" },
+    { "maxclients", RETRY_ERROR_MAXCLIENTS,
+      "-ERR max number of clients reached" },
+    { NULL, 0, NULL },
 };
 
+/* f counts the failures, 1 before the first wait; U(a, b) is even between a
+ * and b. */
 const struct word words_backoff[] = {
-    { "constant", BACKOFF_CONSTANT },
-    { "none", BACKOFF_NONE },
-    { "exponential", BACKOFF_EXPONENTIAL },
-    { "full_jitter", BACKOFF_FULL_JITTER },
-    { "equal_jitter", BACKOFF_EQUAL_JITTER },
-    { "decorrelated_jitter", BACKOFF_DECORRELATED_JITTER },
-    { "exponential_with_jitter", BACKOFF_EXPONENTIAL_WITH_JITTER },
-    { NULL, 0 },
+    { "constant", BACKOFF_CONSTANT, "base" },
+    { "none", BACKOFF_NONE, "0" },
+    { "exponential", BACKOFF_EXPONENTIAL, "min(cap, base*2^f)" },
+    { "full_jitter", BACKOFF_FULL_JITTER, "U(0, min(cap, base*2^f))" },
+    { "equal_jitter", BACKOFF_EQUAL_JITTER,
+      "t + U(0, t), t = min(cap, base*2^f)/2" },
+    { "decorrelated_jitter", BACKOFF_DECORRELATED_JITTER,
+      "min(cap, U(base, max(base, previous*3)))" },
+    { "exponential_with_jitter", BACKOFF_EXPONENTIAL_WITH_JITTER,
+      "min(cap, U(0, 1)*base*2^f)" },
+    { NULL, 0, NULL },
 };
 
 #define MICROSECONDS(n) ((int64_t)(n))
@@ -93,15 +110,15 @@ static const struct section sections[] = {
 #define ROW(in, at, bytes, name, kind, text, low, high, list, other, about) \
     { .section = SECTION_##in,                                              \
       .type = OPTION_##kind,                                                \
-      .key = name,                                                          \
-      .offset = at,                                                         \
-      .size = bytes,                                                        \
-      .fallback = text,                                                     \
-      .min = low,                                                           \
-      .max = high,                                                          \
-      .words = list,                                                        \
-      .alias = other,                                                       \
-      .help = about },
+      .key = (name),                                                        \
+      .offset = (at),                                                       \
+      .size = (bytes),                                                      \
+      .fallback = (text),                                                   \
+      .min = (low),                                                         \
+      .max = (high),                                                        \
+      .words = (list),                                                      \
+      .alias = (other),                                                     \
+      .help = (about) },
 
 static const struct option options[] = {
 #define SECTION(id, name, named, help)

@@ -44,6 +44,7 @@ enum option_type {
 struct word {
     const char *text;
     unsigned value;
+    const char *help; /* NULL: the word says it */
 };
 
 /* All static. */

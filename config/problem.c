@@ -1,6 +1,7 @@
 #include "config/problem.h"
 
 #include <assert.h>
+#include <ctype.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -90,9 +91,9 @@ enum {
     SUGGESTION_WORD_MAX = 40
 };
 
-static char lower(char c)
+static int lower(char c)
 {
-    return c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c;
+    return tolower((unsigned char)c);
 }
 
 static size_t least(size_t a, size_t b)

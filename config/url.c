@@ -126,42 +126,49 @@ static const char *parse_user(struct part p, struct url *url)
     return wrong != NULL ? wrong : decode(p, url->password);
 }
 
+/* Cut p into host and port. False: this is no address. */
+static bool split_host(struct part p,
+                       struct part *host,
+                       struct part *port,
+                       bool *has_port)
+{
+    bool closed = false;
+    if (p.len > 0 && p.text[0] == '[') {
+        struct part before = cut(&p, ']', false, &closed);
+        if (!closed || (p.len > 0 && p.text[0] != ':')) {
+            return false;
+        }
+        *host = (struct part){ before.text + 1, before.len - 1 };
+        (void)cut(&p, ':', false, has_port);
+        *port = p;
+        return memchr(host->text, ':', host->len) != NULL;
+    }
+    *host = cut(&p, ':', false, has_port);
+    if (!*has_port) {
+        *host = p;
+        return true;
+    }
+    *port = p;
+    return memchr(p.text, ':', p.len) == NULL;
+}
+
 static const char *parse_host(struct part p, struct url *url)
 {
-    const char *wrong = NULL;
-    struct part host = p;
+    struct part host;
+    struct part port = { NULL, 0 };
     bool has_port = false;
-    if (p.len > 0 && p.text[0] == '[') {
-        bool closed = false;
-        host = cut(&p, ']', false, &closed);
-        if (!closed || (p.len > 0 && p.text[0] != ':')) {
-            return "an IPv6 address in the URL looks like [::1]:6379";
-        }
-        host = (struct part){ host.text + 1, host.len - 1 };
-        if (memchr(host.text, ':', host.len) == NULL) {
-            return "an IPv6 address in the URL looks like [::1]:6379";
-        }
-        (void)cut(&p, ':', false, &has_port);
-    } else {
-        host = cut(&p, ':', false, &has_port);
-        if (!has_port) {
-            host = p;
-        }
-        if (has_port && memchr(p.text, ':', p.len) != NULL) {
-            return "an IPv6 address in the URL looks like [::1]:6379";
-        }
+    if (!split_host(p, &host, &port, &has_port)) {
+        return "an IPv6 address in the URL looks like [::1]:6379";
     }
     if (host.len == 0) {
         return "the URL has no host";
     }
-    wrong = address_set_host(&url->address, host.text, host.len);
-    if (wrong == NULL && has_port) {
-        wrong = address_set_port(&url->address, p.text, p.len, false);
-    }
-    if (!has_port) {
+    const char *wrong = address_set_host(&url->address, host.text, host.len);
+    if (wrong != NULL || !has_port) {
         url->address.port = REDIS_PORT;
+        return wrong;
     }
-    return wrong;
+    return address_set_port(&url->address, port.text, port.len, false);
 }
 
 /* user:password@host:port/db */

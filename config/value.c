@@ -24,8 +24,8 @@ static const struct unit duration_units[] = {
 static const struct unit size_units[] = {
     { "", 1 },
     { "KiB", 1024 },
-    { "MiB", 1024 * 1024 },
-    { "GiB", 1024 * 1024 * 1024 },
+    { "MiB", (int64_t)1024 * 1024 },
+    { "GiB", (int64_t)1024 * 1024 * 1024 },
     { "TiB", (int64_t)1024 * 1024 * 1024 * 1024 },
 };
 static const struct unit size_units_read[] = {
@@ -328,13 +328,11 @@ static int64_t load_number(const struct option *o, const void *field)
 
 static enum value_result parse_bool(const char *text, bool *value, char *why)
 {
-    static const struct word words[] = {
-        { "yes", true },  { "no", false },    { "on", true }, { "off", false },
-        { "true", true }, { "false", false }, { NULL, 0 },
-    };
-    for (const struct word *w = words; w->text != NULL; w++) {
-        if (strcmp(w->text, text) == 0) {
-            *value = w->value != 0;
+    static const char *const words[] = { "no", "yes",   "off",
+                                         "on", "false", "true" };
+    for (size_t i = 0; i < COUNT_OF(words); i++) {
+        if (strcmp(words[i], text) == 0) {
+            *value = i % 2 == 1;
             return VALUE_OK;
         }
     }
