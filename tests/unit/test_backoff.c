@@ -245,6 +245,23 @@ static void the_exponential_is_exact_for_every_count_of_failures(void **state)
     }
 }
 
+static void three_times_the_last_delay_does_not_overflow(void **state)
+{
+    (void)state;
+    struct rng r;
+    rng_init(&r, 1);
+
+    /* 3·2^63 is 2^63 in 64 bits: half of all delays are beyond that. */
+    const uint64_t half = UINT64_C(1) << 63;
+    unsigned beyond = 0;
+    for (unsigned i = 0; i < ROUNDS; i++) {
+        struct backoff b = { .failures = 1, .previous_us = half };
+        beyond += backoff_next(&b, BACKOFF_DECORRELATED_JITTER, 1, UINT64_MAX,
+                               &r) > half;
+    }
+    assert_in_range(beyond, ROUNDS * 48 / 100, ROUNDS * 52 / 100);
+}
+
 static void after_very_many_failures_the_default_waits_the_cap(void **state)
 {
     (void)state;
@@ -271,6 +288,7 @@ int main(void)
             decorrelated_jitter_goes_from_the_base_to_three_times_the_last),
         cmocka_unit_test(no_number_overflows_and_no_delay_is_beyond_the_cap),
         cmocka_unit_test(the_exponential_is_exact_for_every_count_of_failures),
+        cmocka_unit_test(three_times_the_last_delay_does_not_overflow),
         cmocka_unit_test(after_very_many_failures_the_default_waits_the_cap),
     };
     return cmocka_run_group_tests_name("backoff", tests, NULL, NULL);

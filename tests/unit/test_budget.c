@@ -10,16 +10,18 @@
 #include "proxy/core/rng.h"
 
 enum {
-    S_US = 1000000
+    S_US = 1000000,
+    DRAIN_MAX = 1000000, /* more than any budget here can pay */
 };
 
 /* How many retries b pays for at now_us. */
 static unsigned drain(struct budget *b, uint64_t now_us)
 {
     unsigned n = 0;
-    while (budget_withdraw(b, now_us)) {
+    while (n < DRAIN_MAX && budget_withdraw(b, now_us)) {
         n++;
     }
+    assert_true(n < DRAIN_MAX);
     return n;
 }
 
@@ -162,6 +164,11 @@ static void the_end_of_time_and_the_largest_numbers_do_not_overflow(
     b.filled_us = 0;
     assert_true(budget_withdraw(&b, UINT64_MAX));
     assert_true(b.tokens == full - 1000);
+
+    /* 2^33 ms of 2^31 thousandths each: 64 bits would be all zero. */
+    budget_init(&b, 0, UINT32_C(1) << 31, 5, 0);
+    drain(&b, 0);
+    assert_int_equal(drain(&b, (UINT64_C(1) << 33) * 1000), 5);
 }
 
 static void without_burst_or_income_there_is_no_retry(void **state)

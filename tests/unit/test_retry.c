@@ -2,17 +2,19 @@
  * facts, with numbers at and around each boundary. What is expected is stated
  * as properties, not as a second copy of the code.
  *
- * How each property fails when the rule it guards is broken:
+ * How each property fails when the code is broken on purpose (each was tried):
  *
- * - retry_exactly_when_nothing_speaks_against_it: dropping any one condition, testing it for the wrong
- *   outcome, `>` for `>=` at the replays or at the deadline, or computing
- *   now + delay with overflow.
- * - the_reason_told_is_true_and_no_earlier_one_is: two reasons exchanged, or a reason given
- *   for another outcome.
- * - outcomes_ask_only_what_concerns_them: NOT_SENT that looks at the class, the
- *   budget or the list of errors; NOT_APPLIED that counts replays.
- * - more_permission_never_takes_a_retry_away: any condition the wrong way
- *   round.
+ * - retry_exactly_when_nothing_speaks_against_it: a condition dropped, turned
+ *   round or asked of another outcome; `>` for `>=` at the replays or at the
+ *   deadline; retries cut to 32 bits; now + delay that overflows.
+ * - the_reason_told_is_true_and_no_earlier_one_is: the budget asked before the
+ *   class; GIVE_UP_BUDGET told when the replays are used up.
+ * - outcomes_ask_only_what_concerns_them: NOT_SENT that needs to be listed;
+ *   NOT_APPLIED that pays from the budget.
+ * - more_permission_never_takes_a_retry_away: the budget turned round.
+ * - retry_off_disables_everything: NOT_SENT that is tried again all the same.
+ * - retries_0_disables_replays_and_nothing_else: `> 0` for `>= 0`, which makes
+ *   0 mean no limit.
  */
 #include <setjmp.h>
 #include <stdarg.h>

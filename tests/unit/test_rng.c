@@ -77,6 +77,22 @@ static void a_number_is_never_beyond_its_bound(void **state)
     }
 }
 
+static void every_bit_below_the_bound_is_set_sometimes(void **state)
+{
+    (void)state;
+    struct rng r;
+    rng_init(&r, 8);
+
+    for (unsigned bits = 1; bits < 64; bits++) {
+        uint64_t power = UINT64_C(1) << bits;
+        uint64_t seen = 0;
+        for (unsigned n = 0; n < 200; n++) {
+            seen |= rng_upto(&r, power);
+        }
+        assert_true((seen | power) == 2 * power - 1);
+    }
+}
+
 static void every_number_up_to_the_bound_comes_equally_often(void **state)
 {
     (void)state;
@@ -139,6 +155,7 @@ int main(void)
         cmocka_unit_test(
             a_seed_always_gives_the_same_numbers_and_another_seed_others),
         cmocka_unit_test(a_number_is_never_beyond_its_bound),
+        cmocka_unit_test(every_bit_below_the_bound_is_set_sometimes),
         cmocka_unit_test(every_number_up_to_the_bound_comes_equally_often),
         cmocka_unit_test(a_huge_bound_has_no_bias_either),
     };

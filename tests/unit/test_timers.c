@@ -236,7 +236,8 @@ static void timers_survive_when_there_is_no_room_for_more(void **state)
         }
         fixture_fini(&f);
         if (!failed) {
-            assert_true(nth > 1); /* it grew more than once */
+            /* It grew more than once, but not for each timer. */
+            assert_in_range(nth, 2, 6);
             return;
         }
     }
