@@ -12,23 +12,6 @@ struct buf *buf_new(struct memory *m, uint32_t cap)
     return b;
 }
 
-/* Make the last slice longer when b's bytes at offset continue it. Its own
- * reference covers them. */
-static inline bool extend_tail(struct chain *c,
-                               const struct buf *b,
-                               uint32_t offset,
-                               uint32_t len)
-{
-    struct segment *tail = c->tail;
-    if (tail == NULL || tail->slice.buf != b ||
-        tail->slice.offset + tail->slice.len != offset) {
-        return false;
-    }
-    tail->slice.len += len;
-    c->bytes += len;
-    return true;
-}
-
 /* Append a segment that takes over the reference of s. */
 static bool append(struct memory *m, struct chain *c, struct slice s)
 {
@@ -48,41 +31,13 @@ static bool append(struct memory *m, struct chain *c, struct slice s)
     return true;
 }
 
-static inline bool is_filled(const struct buf *b, uint32_t offset, uint32_t len)
+bool chain_push_apart(struct memory *m, struct chain *c, struct slice s)
 {
-    return offset <= b->len && len <= b->len - offset;
-}
-
-bool chain_push(struct memory *m, struct chain *c, struct slice s)
-{
-    assert(is_filled(s.buf, s.offset, s.len));
-    if (s.len == 0 || extend_tail(c, s.buf, s.offset, s.len)) {
-        buf_unref(m, s.buf);
+    if (s.len > 0 && append(m, c, s)) {
         return true;
     }
-    if (!append(m, c, s)) {
-        buf_unref(m, s.buf);
-        return false;
-    }
-    return true;
-}
-
-bool chain_push_part(struct memory *m,
-                     struct chain *c,
-                     struct buf *b,
-                     uint32_t offset,
-                     uint32_t len)
-{
-    assert(is_filled(b, offset, len));
-    if (len == 0 || extend_tail(c, b, offset, len)) {
-        return true;
-    }
-    struct slice s = { .buf = b, .offset = offset, .len = len };
-    if (!append(m, c, s)) {
-        return false;
-    }
-    buf_ref(b);
-    return true;
+    buf_unref(m, s.buf);
+    return s.len == 0;
 }
 
 bool chain_push_copy(struct memory *m, struct chain *c, struct span bytes)

@@ -66,17 +66,53 @@ static inline const uint8_t *slice_data(const struct slice *s)
     return s->buf->data + s->offset;
 }
 
+/* Make the last slice longer when b's bytes at offset continue it; false when
+ * they do not. The reference of the last slice covers them. */
+static inline bool chain_extend(struct chain *c,
+                                const struct buf *b,
+                                uint32_t offset,
+                                uint32_t len)
+{
+    struct segment *tail = c->tail;
+    assert((uint64_t)offset + len <= b->len);
+    if (tail == NULL || tail->slice.buf != b ||
+        tail->slice.offset + tail->slice.len != offset) {
+        return false;
+    }
+    tail->slice.len += len;
+    c->bytes += len;
+    return true;
+}
+
+/* As chain_push(), for a slice that does not continue the last one. */
+bool chain_push_apart(struct memory *m, struct chain *c, struct slice s);
+
 /* Append s; the chain takes over its reference. A slice that continues the
  * last one is merged into it. When memory is short the reference is dropped
  * and false returned. */
-bool chain_push(struct memory *m, struct chain *c, struct slice s);
+static inline bool chain_push(struct memory *m, struct chain *c, struct slice s)
+{
+    if (chain_extend(c, s.buf, s.offset, s.len)) {
+        buf_unref(m, s.buf);
+        return true;
+    }
+    return chain_push_apart(m, c, s);
+}
 
 /* As chain_push() for a part of a buf that stays the caller's. */
-bool chain_push_part(struct memory *m,
-                     struct chain *c,
-                     struct buf *b,
-                     uint32_t offset,
-                     uint32_t len);
+static inline bool chain_push_part(struct memory *m,
+                                   struct chain *c,
+                                   struct buf *b,
+                                   uint32_t offset,
+                                   uint32_t len)
+{
+    if (chain_extend(c, b, offset, len)) {
+        return true;
+    }
+    buf_ref(b);
+    struct slice s = { .buf = b, .offset = offset, .len = len };
+    return chain_push_apart(m, c, s);
+}
 
 /* Append a copy of bytes, in a small buf of its own. */
 bool chain_push_copy(struct memory *m, struct chain *c, struct span bytes);
