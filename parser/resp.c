@@ -142,6 +142,7 @@ static const uint8_t *pass_values(struct resp_scanner *s,
 {
     while (s->pending > 0 && p < end) {
         uint8_t type = *p;
+        bool last = s->pending == 1; /* before it announces its members */
         const uint8_t *next = pass_scalar(p, end, limits->bulk_max);
         if (next == NULL) {
             uint64_t size = 0;
@@ -155,7 +156,7 @@ static const uint8_t *pass_values(struct resp_scanner *s,
             }
             next += 2;
         }
-        if (s->type == 0 && s->pending == 1) {
+        if (last && s->type == 0) {
             s->type = type;
         }
         s->pending--;
