@@ -1,7 +1,6 @@
 #include "config/check.h"
 
 #include <assert.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "config/address.h"
@@ -94,8 +93,7 @@ void check_link(struct config *c, const struct draft *d)
 
 static void check_public(const struct address *a,
                          bool bind_public,
-                         const char *place,
-                         const char *what,
+                         const struct draft_section *section,
                          const struct draft *d)
 {
     if (bind_public || address_is_local(a)) {
@@ -103,11 +101,14 @@ static void check_public(const struct address *a,
     }
     char text[ADDRESS_TEXT_MAX];
     address_format(a, text);
-    problem_add(d->problems, place,
+    const char *kind = section_get(section->kind)->name;
+    bool has_name = section->name[0] != '\0';
+    problem_add(d->problems, draft_place(section, "address"),
                 "other machines can reach %s; if that is meant, say "
-                "bind_public = yes in section [%s] (or --set "
-                "%s.bind_public=yes)",
-                text, what, what);
+                "bind_public = yes in section [%s%s%s] (or --set "
+                "%s%s%s.bind_public=yes)",
+                text, kind, has_name ? " " : "", section->name, kind,
+                has_name ? "." : "", section->name);
 }
 
 static void check_listener(const struct config *c,
@@ -117,13 +118,10 @@ static void check_listener(const struct config *c,
     const struct listener_config *l = &c->listeners[i];
     const struct draft_section *section =
         section_of(d, SECTION_LISTENER, l->name);
-    char what[OPTION_NAME_MAX + 16];
     char text[ADDRESS_TEXT_MAX];
 
-    (void)snprintf(what, sizeof(what), "listener");
-    check_public(&l->address, l->bind_public, draft_place(section, "address"),
-                 what, d);
-    if (l->username != NULL && l->password == NULL) {
+    check_public(&l->address, l->bind_public, section, d);
+    if (l->username != NULL && draft_find(section, "password") == NULL) {
         problem_add(d->problems, draft_place(section, "username"),
                     "a username needs a password");
     }
@@ -159,6 +157,7 @@ static void check_upstream(const struct upstream_config *u,
                     "line",
                     u->name);
     }
+    /* A password that was refused is a problem told already. */
     if (u->username != NULL && u->password == NULL &&
         draft_find(section, "password") == NULL) {
         problem_add(d->problems, draft_place(section, "username"),
@@ -189,8 +188,7 @@ void check_config(const struct config *c, const struct draft *d)
         draft_find_section(d, SECTION_ADMIN, "");
     if (p->admin) {
         assert(admin != NULL);
-        check_public(&p->admin_address, p->admin_bind_public,
-                     draft_place(admin, "address"), "admin", d);
+        check_public(&p->admin_address, p->admin_bind_public, admin, d);
     }
     check_whole_seconds(p->keepalive_idle_us, "keepalive_idle", d);
     check_whole_seconds(p->keepalive_interval_us, "keepalive_interval", d);

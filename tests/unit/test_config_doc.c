@@ -1,0 +1,144 @@
+/* What is generated from the table is what lies in the tree. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "config/option.h"
+#include "config_loading.h"
+
+static struct loaded_text generated;
+static struct loaded_text kept;
+
+static void read_kept(const char *path)
+{
+    char piece[4096];
+    size_t len = 0;
+    FILE *file = fopen(path, "r");
+    if (file == NULL) {
+        fail_msg("cannot open %s", path);
+    }
+    kept.len = 0;
+    while ((len = fread(piece, 1, sizeof(piece), file)) > 0) {
+        loaded_write(&kept, piece, len);
+    }
+    assert_int_equal(fclose(file), 0);
+}
+
+static void generate(void (*print)(config_writer *write, void *context))
+{
+    generated.len = 0;
+    print(loaded_write, &generated);
+}
+
+static void configuration_md_is_what_the_table_says(void **state)
+{
+    (void)state;
+    generate(config_markdown);
+    read_kept(SOURCE_DIR "/docs/configuration.md");
+    if (strcmp(kept.text, generated.text) != 0) {
+        fail_msg("docs/configuration.md is old: redial --print-markdown");
+    }
+}
+
+static void the_example_file_is_what_the_table_says(void **state)
+{
+    (void)state;
+    generate(config_example);
+    read_kept(SOURCE_DIR "/config/redial.example.ini");
+    if (strcmp(kept.text, generated.text) != 0) {
+        fail_msg("config/redial.example.ini is old: redial --print-example");
+    }
+}
+
+static void print_config(const char *text, struct loaded_text *printed)
+{
+    struct config_source source = loaded_source(text);
+    struct config_problems p = { 0 };
+    struct config *c = config_load(&source, &p);
+    if (c == NULL) {
+        fail_msg("%s: %s", p.list[0].place, p.list[0].text);
+    }
+    printed->len = 0;
+    config_print(c, loaded_write, printed);
+    config_free(c);
+}
+
+static void the_example_file_loads_to_the_defaults(void **state)
+{
+    (void)state;
+    static struct loaded_text from_example;
+    static struct loaded_text from_url;
+    generate(config_example);
+    print_config(generated.text, &from_example);
+    print_config("[upstream default]\nurl = redis://127.0.0.1:6379\n",
+                 &from_url);
+    assert_string_equal(from_example.text, from_url.text);
+}
+
+/* Take the "#" from each line that is a commented option. */
+static void every_line_of_the_example_loads_when_it_is_not_a_comment(
+    void **state)
+{
+    (void)state;
+    generate(config_example);
+    size_t options = 0;
+    char *line = generated.text;
+    while (line != NULL) {
+        char *end = strchr(line, '\n');
+        /* "url" and the keys it stands for exclude each other. */
+        bool is_url =
+            strncmp(line, "#url", 4) == 0 || strncmp(line, "url", 3) == 0;
+        if (is_url) {
+            line[0] = '#';
+        } else if (line[0] == '#' && line[1] != ' ') {
+            line[0] = ' ';
+            options++;
+        }
+        line = end != NULL ? end + 1 : NULL;
+    }
+    char *auth = strstr(generated.text, " auth = pass");
+    assert_non_null(auth);
+    auth[0] = '#'; /* the example has a password for auth = own */
+
+    struct config_source source = loaded_source(generated.text);
+    source.read_file = loaded_file;
+    struct config_problems p = { 0 };
+    struct config *c = config_load(&source, &p);
+    assert_null(c); /* two files of secrets are not there: all else is right */
+    assert_int_equal(p.n, 2);
+    for (size_t i = 0; i < p.n; i++) {
+        assert_string_equal(p.list[i].text,
+                            "cannot read the file '/run/secrets/redis'");
+    }
+    config_problems_fini(&p);
+    assert_int_equal(options, option_count() - 1);
+}
+
+static void help_names_every_option(void **state)
+{
+    (void)state;
+    generate(config_help);
+    for (size_t i = 0; i < option_count(); i++) {
+        char line[128];
+        (void)snprintf(line, sizeof(line), "\n  %s", option_get(i)->key);
+        assert_non_null(strstr(generated.text, line));
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(configuration_md_is_what_the_table_says),
+        cmocka_unit_test(the_example_file_is_what_the_table_says),
+        cmocka_unit_test(the_example_file_loads_to_the_defaults),
+        cmocka_unit_test(
+            every_line_of_the_example_loads_when_it_is_not_a_comment),
+        cmocka_unit_test(help_names_every_option),
+    };
+    return cmocka_run_group_tests_name("config documents", tests, NULL, NULL);
+}
