@@ -136,12 +136,17 @@ static inline uint64_t upper_word(uint64_t word)
     return word - (is_lower >> 2);
 }
 
+static inline uint32_t command_tag(struct span name, uint32_t container)
+{
+    return (uint32_t)name.len | container << 8;
+}
+
 /* The key of a name of at most COMMAND_NAME_MAX bytes; container is the row
  * of its container plus one, or 0. */
 static inline struct command_key command_key(struct span name,
                                              uint32_t container)
 {
-    struct command_key key = { .tag = (uint32_t)name.len | container << 8 };
+    struct command_key key = { .tag = command_tag(name, container) };
 
     key.word[0] = upper_word(load_part(name.data, name.len));
     if (name.len > 8) {
@@ -153,14 +158,20 @@ static inline struct command_key command_key(struct span name,
     return key;
 }
 
-/* Where the search for a key begins. */
-static inline uint32_t command_slot(const struct command_key *key)
+/* Where the search for a name of one word begins, and where for any other. */
+static inline uint32_t command_slot_short(uint64_t word, uint32_t tag)
 {
-    uint64_t hash = key->word[0] ^ (key->word[1] * 0xff51afd7ed558ccdu) ^
-                    (key->word[2] * 0xc4ceb9fe1a85ec53u) ^
-                    ((uint64_t)key->tag << 20);
+    uint64_t hash = word ^ ((uint64_t)tag << 20);
 
     return (uint32_t)((hash * 0x9e3779b97f4a7c15u) >> (64 - COMMAND_SLOT_BITS));
+}
+
+static inline uint32_t command_slot(const struct command_key *key)
+{
+    uint64_t rest =
+        key->word[1] * 0xff51afd7ed558ccdu ^ key->word[2] * 0xc4ceb9fe1a85ec53u;
+
+    return command_slot_short(key->word[0] ^ rest, key->tag);
 }
 
 #endif

@@ -48,11 +48,12 @@ const char *command_class_name(enum command_class class)
 
 /* ---- lookup ---- */
 
-/* Find a name among the top-level commands (container 0) or among the
- * subcommands of a row (that row plus one). */
-static const struct command *find(struct span name, uint32_t container)
+/* Find a name of more than one word. Out of line, as few are. */
+__attribute__((noinline)) static const struct command *find_long(
+    struct span name,
+    uint32_t container)
 {
-    if (name.len == 0 || name.len > COMMAND_NAME_MAX) {
+    if (name.len > COMMAND_NAME_MAX) {
         return NULL;
     }
     struct command_key key = command_key(name, container);
@@ -60,8 +61,28 @@ static const struct command *find(struct span name, uint32_t container)
 
     for (; slots[slot] != 0; slot = (slot + 1) % COMMAND_SLOTS) {
         const struct command_key *k = &keys[slots[slot] - 1];
-        if (k->word[0] == key.word[0] && k->tag == key.tag &&
+        if (k->tag == key.tag && k->word[0] == key.word[0] &&
             k->word[1] == key.word[1] && k->word[2] == key.word[2]) {
+            return &commands[slots[slot] - 1];
+        }
+    }
+    return NULL;
+}
+
+/* Find a name among the top-level commands (container 0) or among the
+ * subcommands of a row (that row plus one). */
+static inline const struct command *find(struct span name, uint32_t container)
+{
+    if (name.len > sizeof(uint64_t)) {
+        return find_long(name, container);
+    }
+    uint64_t word = upper_word(load_part(name.data, name.len));
+    uint32_t tag = command_tag(name, container);
+    uint32_t slot = command_slot_short(word, tag);
+
+    for (; slots[slot] != 0; slot = (slot + 1) % COMMAND_SLOTS) {
+        const struct command_key *k = &keys[slots[slot] - 1];
+        if (k->word[0] == word && k->tag == tag) {
             return &commands[slots[slot] - 1];
         }
     }

@@ -4,7 +4,9 @@
 
 #include "parser/span.h"
 
-enum { KEYSLOT_COUNT = 16384 };
+enum {
+    KEYSLOT_COUNT = 16384
+};
 
 /* CRC16-CCITT (XMODEM), as Redis Cluster uses it. */
 uint16_t crc16(const uint8_t *data, size_t len);

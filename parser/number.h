@@ -14,30 +14,48 @@ enum {
 /* Read an unsigned number that ends with '\r', wholly in [p, end). Returns
  * where the '\r' is, or NULL when there is no such number: then the careful,
  * resumable way decides what it is. Meant for the fast path. */
-static inline const uint8_t *number_line(const uint8_t *p,
-                                         const uint8_t *end,
-                                         uint64_t *number)
+__attribute__((noinline, unused)) static const uint8_t *number_line_long(
+    const uint8_t *p,
+    const uint8_t *end,
+    uint64_t *number)
 {
-    if (p == end) {
-        return NULL;
-    }
-    uint64_t n = (uint64_t)*p - '0';
-    if (n > 9) {
-        return NULL;
-    }
-    const uint8_t *first = p++;
-    const uint8_t *last =
-        end - first > NUMBER_DIGITS_SAFE ? first + NUMBER_DIGITS_SAFE : end;
+    const uint8_t *first = p;
+    uint64_t n = 0;
 
-    for (; p < last; p++) {
+    if (end - first > NUMBER_DIGITS_SAFE) {
+        end = first + NUMBER_DIGITS_SAFE;
+    }
+    for (; p < end; p++) {
         unsigned digit = (unsigned)*p - '0';
         if (digit > 9) {
             *number = n;
-            return *p == '\r' && (*first != '0' || p == first + 1) ? p : NULL;
+            return *p == '\r' && p > first && (*first != '0' || p == first + 1)
+                       ? p
+                       : NULL;
         }
         n = n * 10 + digit;
     }
     return NULL;
+}
+
+/* The same, quickest for the one or two digits that most lengths have. */
+static inline const uint8_t *number_line(const uint8_t *p,
+                                         const uint8_t *end,
+                                         uint64_t *number)
+{
+    if (end - p >= 3) {
+        unsigned tens = (unsigned)p[0] - '0';
+        unsigned ones = (unsigned)p[1] - '0';
+        if (p[1] == '\r' && tens <= 9) {
+            *number = tens;
+            return p + 1;
+        }
+        if (p[2] == '\r' && tens - 1 <= 8 && ones <= 9) {
+            *number = tens * 10 + ones;
+            return p + 2;
+        }
+    }
+    return number_line_long(p, end, number);
 }
 
 /* Read a whole span as a signed 64-bit number. Returns false when it is

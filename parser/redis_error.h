@@ -17,14 +17,14 @@ enum redis_error_kind {
     REDIS_ERROR_TRYAGAIN,
     REDIS_ERROR_MOVED,
     REDIS_ERROR_ASK,
-    REDIS_ERROR_UNBLOCKED,  /* only "... instance state changed ..." */
+    REDIS_ERROR_UNBLOCKED, /* only "... instance state changed ..." */
     REDIS_ERROR_NOSCRIPT,
     REDIS_ERROR_EXECABORT,
     REDIS_ERROR_NOAUTH,
     REDIS_ERROR_NOPERM,
     REDIS_ERROR_WRONGPASS,
     REDIS_ERROR_NOPROTO,
-    REDIS_ERROR_MAXCLIENTS, /* "ERR max number of clients reached" */
+    REDIS_ERROR_MAXCLIENTS,      /* "ERR max number of clients reached" */
     REDIS_ERROR_UNKNOWN_COMMAND, /* "ERR unknown command ..." */
     REDIS_ERROR_OOM,
     REDIS_ERROR_COUNT
@@ -33,9 +33,9 @@ enum redis_error_kind {
 /* kind is the only field that is always set. */
 struct redis_error {
     enum redis_error_kind kind;
-    uint16_t slot;     /* MOVED, ASK: 0 to 16383 */
-    uint16_t port;     /* MOVED, ASK: 1 to 65535 */
-    struct span host;  /* MOVED, ASK: may be empty; borrowed from the reply */
+    uint16_t slot;    /* MOVED, ASK: 0 to 16383 */
+    uint16_t port;    /* MOVED, ASK: 1 to 65535 */
+    struct span host; /* MOVED, ASK: may be empty; borrowed from the reply */
 };
 
 /* Read a whole error reply, "-...\r\n" or RESP3's "!n\r\n...\r\n". A MOVED or

@@ -104,8 +104,9 @@ static inline const uint8_t *blob_end(const uint8_t *p,
         bool null = end - p >= 4 && memcmp(p, "-1\r\n", 4) == 0;
         return null && p[-1] == '$' ? p + 4 : NULL;
     }
-    uint64_t left = (uint64_t)(end - body);
-    if (size > bulk_max || left < 4 || left - 4 < size || body[1] != '\n') {
+    /* size has at most 18 digits: the sum cannot overflow */
+    if (size > bulk_max || (uint64_t)(end - body) < size + 4 ||
+        body[1] != '\n') {
         return NULL;
     }
     body += 2 + size;
@@ -343,25 +344,17 @@ static const uint8_t *pass_some(struct resp_scanner *s,
     return p;
 }
 
-enum scan resp_scan(struct resp_scanner *s,
-                    const struct resp_limits *limits,
-                    const uint8_t *data,
-                    size_t size,
-                    size_t *used)
+/* Out of line, so that the way of short replies saves no registers for it. */
+__attribute__((noinline)) static enum scan scan_careful(
+    struct resp_scanner *s,
+    const struct resp_limits *limits,
+    const uint8_t *data,
+    size_t size,
+    size_t *used)
 {
     const uint8_t *p = data;
     const uint8_t *end = data + size;
 
-    *used = 0;
-    if (s->state == STATE_INVALID) {
-        return SCAN_INVALID;
-    }
-    if (size == 0) {
-        return SCAN_MORE;
-    }
-    if (s->state == STATE_START) {
-        message_begin(s);
-    }
     while (s->pending > 0 && p < end && s->state != STATE_INVALID) {
         if (s->state == STATE_TYPE) {
             p = pass_values(s, limits, p, end);
@@ -381,4 +374,29 @@ enum scan resp_scan(struct resp_scanner *s,
     }
     s->state = STATE_START;
     return SCAN_DONE;
+}
+
+enum scan resp_scan(struct resp_scanner *s,
+                    const struct resp_limits *limits,
+                    const uint8_t *data,
+                    size_t size,
+                    size_t *used)
+{
+    if (size == 0 || s->state == STATE_INVALID) {
+        *used = 0;
+        return size == 0 && s->error == NULL ? SCAN_MORE : SCAN_INVALID;
+    }
+    if (s->state == STATE_START) {
+        const uint8_t *next = pass_scalar(data, data + size, limits->bulk_max);
+        if (next != NULL) { /* the whole message: most end here */
+            s->type = *data;
+            s->attribute = false;
+            s->elements = 0;
+            s->bytes = (uint64_t)(next - data);
+            *used = (size_t)(next - data);
+            return SCAN_DONE;
+        }
+        message_begin(s);
+    }
+    return scan_careful(s, limits, data, size, used);
 }

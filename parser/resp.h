@@ -19,19 +19,19 @@ struct resp_limits {
 /* The state of one stream of replies between two calls. Fields are read-only
  * outside resp.c. */
 struct resp_scanner {
-    uint64_t pending;   /* values still missing until the message ends */
-    uint64_t skip;      /* bytes of a bulk body, with its CRLF, still to pass */
-    uint64_t number;    /* length being read */
-    uint64_t elements;  /* values announced so far in this message */
-    uint64_t bytes;     /* bytes of this message taken so far */
-    const char *error;  /* why SCAN_INVALID, static text, else NULL */
-    uint8_t state;      /* private */
-    uint8_t line_type;  /* type byte of the line being read */
-    uint8_t type;       /* type byte of the message, after its attributes;
+    uint64_t pending;  /* values still missing until the message ends */
+    uint64_t skip;     /* bytes of a bulk body, with its CRLF, still to pass */
+    uint64_t number;   /* length being read */
+    uint64_t elements; /* values announced so far in this message */
+    uint64_t bytes;    /* bytes of this message taken so far */
+    const char *error; /* why SCAN_INVALID, static text, else NULL */
+    uint8_t state;     /* private */
+    uint8_t line_type; /* type byte of the line being read */
+    uint8_t type;      /* type byte of the message, after its attributes;
                            0 while not known */
-    bool negative;      /* private */
-    uint8_t digits;     /* private */
-    bool attribute;     /* the message began with an attribute */
+    bool negative;     /* private */
+    uint8_t digits;    /* private */
+    bool attribute;    /* the message began with an attribute */
 };
 
 /* Begin at a message's first byte. */

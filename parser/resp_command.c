@@ -80,8 +80,9 @@ static const uint8_t *pass_whole(struct command_scanner *s,
             return NULL;
         }
         p = number_line(p + 1, end, &len);
-        if (p == NULL || len > limits->bulk_max || end - p < 4 ||
-            (uint64_t)(end - p) - 4 < len) {
+        /* len has at most 18 digits: the sum cannot overflow */
+        if (p == NULL || len > limits->bulk_max ||
+            (uint64_t)(end - p) < len + 4) {
             return NULL;
         }
         p += 2;
@@ -153,7 +154,10 @@ static void mark_byte(struct command_scanner *s, uint8_t byte)
     char shown = (char)(byte == '\r' || byte == '\n' ? ' ' : byte);
     (void)snprintf(s->error_text, sizeof s->error_text,
                    "Protocol error: expected '$', got '%c'", shown);
-    length_byte(s, byte);
+    s->digits = DIGITS_BAD;
+    if (byte == '\r') {
+        s->state = STATE_LENGTH_LF;
+    }
 }
 
 /* The number of arguments is known. Returns whether the command ends here. */
@@ -253,12 +257,14 @@ static size_t pass_multibulk(struct command_scanner *s,
     return size;
 }
 
-/* Continue where the last call stopped. */
-static enum scan scan_careful(struct command_scanner *s,
-                              const struct command_limits *limits,
-                              const uint8_t *data,
-                              size_t size,
-                              size_t *used)
+/* Continue where the last call stopped. Out of line, so that the way of whole
+ * commands saves no registers for it. */
+__attribute__((noinline)) static enum scan scan_careful(
+    struct command_scanner *s,
+    const struct command_limits *limits,
+    const uint8_t *data,
+    size_t size,
+    size_t *used)
 {
     bool done = false;
 
@@ -295,14 +301,16 @@ enum scan command_scan(struct command_scanner *s,
     if (s->state != STATE_START) {
         return scan_careful(s, limits, data, size, used);
     }
-    command_scanner_init(s);
     if (*data == '*') {
         const uint8_t *end = pass_whole(s, limits, data, data + size);
         if (end != NULL) {
+            s->is_inline = false;
             *used = (size_t)(end - data);
             return SCAN_DONE;
         }
-    } else {
+    }
+    command_scanner_init(s);
+    if (*data != '*') {
         s->is_inline = true;
         s->argc = 1;
         s->seen = 1;
@@ -333,7 +341,7 @@ size_t command_split(struct span data, struct span *args, size_t max)
             return 0;
         }
         p = number_line(p + 1, end, &len);
-        if (p == NULL || end - p < 4 || (uint64_t)(end - p) - 4 < len) {
+        if (p == NULL || (uint64_t)(end - p) < len + 4) {
             return 0;
         }
         p += 2;

@@ -17,8 +17,7 @@ struct span {
 /* The span of a C string, without its final NUL. */
 static inline struct span span_of(const char *text)
 {
-    return (struct span){ .data = (const uint8_t *)text,
-                          .len = strlen(text) };
+    return (struct span){ .data = (const uint8_t *)text, .len = strlen(text) };
 }
 
 static inline bool span_equal(struct span a, struct span b)
