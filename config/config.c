@@ -180,7 +180,7 @@ static void apply_entry(const struct loader *l,
     if (e->option->type == OPTION_REFERENCE) {
         return; /* a name, looked up when all sections are there */
     }
-    char *text = expand(e->value, l->source, e->place, l->problems);
+    char *text = expand_references(e->value, l->source, e->place, l->problems);
     if (text == NULL) {
         return;
     }

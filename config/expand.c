@@ -126,10 +126,10 @@ static bool append_all(struct expansion *e, const char *text)
     return true;
 }
 
-char *expand(const char *text,
-             const struct config_source *source,
-             const char *place,
-             struct config_problems *problems)
+char *expand_references(const char *text,
+                        const struct config_source *source,
+                        const char *place,
+                        struct config_problems *problems)
 {
     struct expansion e = { .source = source,
                            .place = place,

@@ -6,9 +6,9 @@
 
 /* Replace the references of text ("$${" stands for "${"). Returns malloc'd
  * text, or NULL after telling the problem. */
-char *expand(const char *text,
-             const struct config_source *source,
-             const char *place,
-             struct config_problems *problems);
+char *expand_references(const char *text,
+                        const struct config_source *source,
+                        const char *place,
+                        struct config_problems *problems);
 
 #endif

@@ -392,8 +392,9 @@ static void more_problems_than_the_list_holds_are_cut(void **state)
 {
     (void)state;
     char text[4096] = "[redial]\n";
-    for (unsigned i = 0; i < 200; i++) {
-        strcat(text, "x = 1\n");
+    for (char *end = strchr(text, '\0'); end < text + 9 + (size_t)200 * 6;
+         end += 6) {
+        memcpy(end, "x = 1\n", 7);
     }
     struct config_source source = loaded_source(text);
     struct config_problems p = { 0 };

@@ -333,10 +333,9 @@ static void bad_addresses_are_refused(void **state)
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct address a;
         const char *wrong = address_parse(cases[i], false, &a);
-        if (wrong == NULL) {
+        if (wrong == NULL || wrong[0] == '\0') {
             fail_msg("'%s' was taken", cases[i]);
         }
-        assert_true(strlen(wrong) > 0);
     }
 }
 
@@ -433,7 +432,7 @@ static void numbers_print_as_they_read(void **state)
             checked++;
         }
     }
-    assert_true(checked > 300 * 30);
+    assert_true(checked > 9000);
 }
 
 int main(void)
