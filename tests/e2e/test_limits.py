@@ -1,0 +1,364 @@
+"""Many, large, slow: what one client does, the others must not feel, and
+redial's memory neither."""
+
+import hashlib
+import socket
+import threading
+import time
+
+import pytest
+
+from relay import RST, TO_CLIENT, TO_SERVER
+from resp import ConnectionClosed, ReplyError, encode
+from servers import open_files, raise_file_limit, rss_bytes
+from wait import wait_until
+
+pytestmark = pytest.mark.needs_redial
+MIB = 1 << 20
+SMALL_QUARANTINE = {"ASAN_OPTIONS": "quarantine_size_mb=1:detect_leaks=1"}
+
+
+def peak_bytes(pid):
+    with open(f"/proc/{pid}/status") as status:
+        for line in status:
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return 0
+
+
+def test_9000_idle_clients(redis, make_redial, asan):
+    if not raise_file_limit(9500):
+        pytest.skip("the limit of open files is below 9,500")
+    redial = make_redial(redis.url)
+    with redial.connect() as c:
+        assert c.call("PING") == b"PONG"
+    before = rss_bytes(redial.pid)
+    clients = [redial.connect() for _ in range(9000)]
+    try:
+        wait_until(lambda: redial.metric("clients") == 9000, "all clients")
+        for c in clients[::9]:
+            assert c.call("PING") == b"PONG"
+        each = (rss_bytes(redial.pid) - before) / 9000
+        print(f"{each:.0f} bytes of RSS per idle connection")
+        assert len(redis.clients()) <= 2, "they share lanes"
+        if not asan:
+            assert each <= 1024
+    finally:
+        for c in clients:
+            c.close()
+    wait_until(lambda: redial.metric("clients") == 0, "all to be closed")
+
+
+def pieces(total, seed=b"redial"):
+    """total bytes that differ everywhere, in pieces of 64 KiB."""
+    block = hashlib.sha512(seed).digest() * 1024
+    for start in range(0, total, len(block)):
+        yield (b"%016d" % start + block[16:])[:total - start]
+
+
+def test_a_huge_value_is_streamed(redis, make_redial, asan):
+    """512 MiB (64 with ASan) there and back, in constant memory."""
+    size = (64 if asan else 512) * MIB
+    redial = make_redial(redis.url, env=SMALL_QUARANTINE)
+    with redial.connect(60) as c, redial.connect() as other:
+        assert other.call("PING") == b"PONG"
+        before = rss_bytes(redial.pid)
+        c.send_raw(b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$%d\r\n" % size)
+        for piece in pieces(size):
+            c.send_raw(piece)
+        c.send_raw(b"\r\n")
+        assert c.read() == b"OK"
+        assert redis.call("STRLEN", "k") == size
+        c.send("GET", "k")
+        head = b"$%d\r\n" % size
+        assert c.read_bytes(len(head)) == head
+        for piece in pieces(size):
+            assert c.read_bytes(len(piece)) == piece
+        assert c.read_bytes(2) == b"\r\n"
+        grown = peak_bytes(redial.pid) - before
+        print(f"{size // MIB} MiB value, peak RSS grew by "
+              f"{grown / MIB:.1f} MiB")
+        assert grown < 64 * MIB
+        assert c.call("PING") == b"PONG" and other.call("PING") == b"PONG"
+
+
+def test_a_value_beyond_the_limit_is_refused_in_redis_words(redis,
+                                                            make_redial):
+    redial = make_redial(redis.url, sets=["listener.proto_max_bulk=1MiB"])
+    with redial.connect() as c:
+        c.send_raw(b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1048577\r\n")
+        assert c.read_to_end() \
+            == b"-ERR Protocol error: invalid bulk length\r\n"
+
+
+def ping_times(redial, stop, times, errors):
+    try:
+        with redial.connect() as c:
+            while not stop.is_set():
+                before = time.monotonic()
+                assert c.call("INCR", "others") > 0
+                times.append(time.monotonic() - before)
+    except Exception as error:  # noqa: BLE001 - told by the test
+        errors.append(error)
+
+
+class Others:
+    """with Others(redial): somebody else's requests; none may be slow."""
+
+    def __init__(self, redial, worst=2.0):
+        self.redial, self.worst = redial, worst
+        self.stop, self.times, self.errors = threading.Event(), [], []
+
+    def __enter__(self):
+        self.thread = threading.Thread(target=ping_times, args=(
+            self.redial, self.stop, self.times, self.errors), daemon=True)
+        self.thread.start()
+        wait_until(lambda: self.times, "the first answer")
+        return self
+
+    def go_on_for(self, n):
+        start = len(self.times)
+        wait_until(lambda: self.errors or len(self.times) >= start + n,
+                   f"{n} answers of the others")
+
+    def __exit__(self, *failure):
+        self.stop.set()
+        self.thread.join(20)
+        if failure[0] is None:
+            assert not self.thread.is_alive(), "the others hang"
+            assert self.errors == []
+            assert max(self.times) < self.worst, \
+                f"the others waited {max(self.times):.2f} s"
+
+
+@pytest.mark.parametrize("size, count", [(100 * 1024, 1000), (4 * MIB, 30)])
+def test_a_slow_reader_stalls_nobody(redis, make_redial, size, count):
+    """Row 16: 100 MiB of replies that nobody reads."""
+    redial = make_redial(redis.url, env=SMALL_QUARANTINE)
+    value = b"x" * size
+    with redial.connect() as setup:
+        assert setup.call("SET", "big", value) == b"OK"
+    before = peak_bytes(redial.pid)
+    slow = socket.socket()
+    slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    slow.connect(redial.address)
+    request = encode("GET", "big")
+    try:
+        with Others(redial) as others:
+            slow.sendall(request * count)
+            others.go_on_for(500)
+            grown = peak_bytes(redial.pid) - before
+            print(f"peak RSS grew by {grown / MIB:.1f} MiB")
+            assert grown < 60 * MIB
+            # It reads in the end, and gets everything.
+            slow.settimeout(20)
+            left = count * (len(value) + len(b"$%d\r\n\r\n" % size))
+            while left:
+                data = slow.recv(MIB)
+                assert data, f"{left} bytes missing"
+                left -= len(data)
+            others.go_on_for(50)
+    finally:
+        slow.close()
+
+
+def test_a_client_that_never_reads_is_closed(redis, make_redial):
+    redial = make_redial(redis.url, sets=["listener.stall_timeout=500ms"])
+    with redial.connect() as setup:
+        assert setup.call("SET", "big", b"x" * MIB) == b"OK"
+        with redial.connect() as c:
+            c.send_raw(encode("GET", "big") * 100)
+            wait_until(lambda: redial.metric("clients_stalled") >= 1,
+                       "the client to be closed")
+        assert setup.call("PING") == b"PONG"
+
+
+def test_half_requests_hurt_nobody(redial, redis):
+    """Row 17: a request that never ends, cut at each byte."""
+    request = encode("SET", "half", "value")
+    open_ones = []
+    with Others(redial) as others:
+        for n in range(len(request)):
+            c = redial.connect()
+            c.send_raw(request[:n])
+            open_ones.append(c)
+        others.go_on_for(100)
+        assert redis.call("EXISTS", "half") == 0
+        # The second half of each other one comes; the rest leaves.
+        for n, c in enumerate(open_ones):
+            if n % 2:
+                c.send_raw(request[n:])
+                assert c.read() == b"OK"
+            c.close()
+        others.go_on_for(100)
+    wait_until(lambda: redial.metric("clients") == 0, "all to be gone")
+
+
+def test_one_byte_at_a_time(redial):
+    with redial.connect() as c:
+        for byte in encode("SET", "k", "v\r\n") + b'get "k"\r\n':
+            c.send_raw(bytes([byte]))
+        assert c.read() == b"OK" and c.read() == b"v\r\n"
+
+
+def test_a_deep_pipeline_is_answered_in_order(redial):
+    """Far beyond pipeline_max: back-pressure, not an error."""
+    n = 50000
+    with redial.connect() as c:
+        sender = threading.Thread(target=lambda: c.send_raw(b"".join(
+            encode("ECHO", i) for i in range(n))), daemon=True)
+        sender.start()
+        expected = b"".join(b"$%d\r\n%d\r\n" % (len(str(i)), i)
+                            for i in range(n))
+        assert c.read_bytes(len(expected)) == expected
+        sender.join(5)
+    assert redial.metric("limit_pipeline_max") >= 1
+
+
+def test_one_greedy_client_does_not_starve_others(redial):
+    """A million bytes of PINGs at a time from one client."""
+    stop = threading.Event()
+
+    def greedy():
+        with redial.connect() as c:
+            while not stop.is_set():
+                c.send_raw(b"*1\r\n$4\r\nPING\r\n" * 1000)
+                assert c.read_bytes(7000) == b"+PONG\r\n" * 1000
+    thread = threading.Thread(target=greedy, daemon=True)
+    thread.start()
+    with Others(redial, worst=1.0) as others:
+        others.go_on_for(300)
+    stop.set()
+    thread.join(10)
+
+
+def test_a_connection_storm_leaves_nothing_behind(redial, redis):
+    with redial.connect() as c:
+        assert c.call("PING") == b"PONG"
+    wait_until(lambda: redial.metric("clients") == 0, "the first to leave")
+    files = open_files(redial.pid)
+    errors = []
+
+    def storm():
+        try:
+            for i in range(250):
+                c = redial.connect()
+                if i % 3 == 0:
+                    assert c.call("INCR", "storm") > 0
+                elif i % 3 == 1:
+                    c.send("GET", "storm")  # and leaves without the answer
+                c.close()
+        except Exception as error:  # noqa: BLE001 - told below
+            errors.append(error)
+    threads = [threading.Thread(target=storm) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert errors == []
+    assert redis.call("GET", "storm") == b"%d" % (8 * 84)
+    wait_until(lambda: redial.metric("clients") == 0, "all to be gone")
+    wait_until(lambda: open_files(redial.pid) <= files + 2,
+               "the file descriptors to be back")
+
+
+def test_out_of_file_descriptors(redis, make_redial):
+    """Row 38: accept pauses, what is open works on, also over a restart."""
+    redial = make_redial(redis.url, file_limit=96,
+                         sets=["redial.fd_reserve=16"])
+    clients = []
+    try:
+        for _ in range(150):
+            clients.append(redial.connect(5))
+
+        def answers(c):
+            try:
+                return c.call("INCR", "n") > 0
+            except (OSError, ConnectionClosed, TypeError):
+                return False
+        first = clients[0]
+        assert answers(first)
+        redis.kill9()
+        redis.restart()
+        assert answers(first), "the reserve is for the server"
+        working = [c for c in clients[:30] if answers(c)]
+        assert len(working) == 30
+    finally:
+        for c in clients:
+            c.close()
+
+    def works_again():
+        with redial.connect(2) as c:
+            return c.call("PING") == b"PONG"
+    wait_until(works_again, "new clients to be served")
+    wait_until(lambda: redial.metric("clients") == 0, "all to be gone")
+
+
+def test_one_client_too_many(redis, make_redial):
+    redial = make_redial(redis.url, sets=["listener.clients_max=3"])
+    clients = [redial.connect() for _ in range(3)]
+    for c in clients:
+        assert c.call("PING") == b"PONG"
+    with redial.connect() as c:
+        assert c.read_to_end() == b"-ERR max number of clients reached\r\n"
+    clients[0].close()
+
+    def served():
+        try:
+            with redial.connect() as c:
+                return c.call("PING") == b"PONG"
+        except ConnectionClosed:
+            return False
+    wait_until(served, "a place to be free")
+    for c in clients:
+        c.close()
+    assert redial.metric("clients_refused") >= 1
+
+
+def test_held_requests_are_bounded(make_redis, make_redial):
+    redis = make_redis(start=False)
+    redial = make_redial(redis.url,
+                         sets=["upstream.held_requests_max=100"])
+    with redial.connect() as c:
+        c.send_raw(encode("INCR", "n") * 300)
+        wait_until(lambda: redial.metric("limit_held_requests_max") >= 1,
+                   "the limit")
+        redis.start()
+        answers = [c.read() for _ in range(300)]
+    ok = [a for a in answers if isinstance(a, int)]
+    refused = [a for a in answers if isinstance(a, ReplyError)]
+    assert len(ok) >= 100 and refused
+    assert {r.code for r in refused} == {"NOTAPPLIED"}
+    assert int(redis.call("GET", "n")) == len(ok)
+
+
+def test_large_requests_lost_on_their_way(redis, make_redial, make_relay):
+    """Over replay_bytes_max: sent once, told truthfully."""
+    relay = make_relay(redis.port)
+    redial = make_redial(relay.url)
+    value = b"y" * (3 * MIB)
+    with redial.connect() as c:
+        assert c.call("SET", "k", value) == b"OK"
+        relay.cut(TO_CLIENT, 0, RST)
+        assert c.call("SET", "k", value).code == "UNKNOWNOUTCOME"
+        relay.cut(TO_SERVER, MIB, RST)
+        answer = c.call("SET", "big2", value)
+        assert answer == b"OK" or answer.code in ("NOTAPPLIED",
+                                                  "UNKNOWNOUTCOME")
+        assert c.call("GET", "k") == value
+        # A streamed reply that is lost in the middle ends the connection.
+        relay.cut(TO_CLIENT, 2 * MIB, RST)
+        c.send("GET", "k")
+        rest = c.read_to_end()
+        assert (b"$%d\r\n" % len(value) + value).startswith(rest)
+    with redial.connect() as c:
+        assert c.call("PING") == b"PONG"
+
+
+def test_replies_around_the_hold_limit(redial):
+    """Held or streamed, a reply comes whole."""
+    with redial.connect() as c:
+        for size in (256 * 1024 - 20, 256 * 1024, 256 * 1024 + 20, 65536):
+            value = b"z" * size
+            assert c.pipeline([("SET", "k", value), ("GET", "k"),
+                               ("ECHO", "after")]) == [b"OK", value, b"after"]
