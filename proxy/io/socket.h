@@ -1,0 +1,42 @@
+/* One connection: its handle, and what the kernel did not take yet. */
+#ifndef IO_SOCKET_H
+#define IO_SOCKET_H
+
+#include "proxy/io/worker.h"
+
+/* Small on purpose: there is one for each idle client. */
+struct socket {
+    uv_poll_t poll; /* data is the socket, loop->data the worker */
+    conn_id id;
+    struct chain unsent; /* owned */
+    int fd;              /* owned */
+    uint8_t watched;     /* UV_READABLE, UV_WRITABLE: what poll waits for */
+    bool connecting;
+    bool paused;  /* the core does not want bytes */
+    bool starved; /* there was no block to read into */
+};
+
+/* Make a socket of an accepted connection. fd is taken over in any case.
+ * Returns false when memory or the kernel's tables are full: the connection is
+ * closed then. */
+bool socket_adopt(struct worker *w, conn_id id, int fd);
+
+/* ACTION_CONNECT: begin; EVENT_CONNECTED says how it ended, perhaps before
+ * this returns. */
+void socket_connect(struct worker *w,
+                    conn_id id,
+                    const struct address *address);
+
+/* ACTION_WRITE: takes over bytes. */
+void socket_write(struct worker *w, struct socket *s, struct chain *bytes);
+
+/* ACTION_PAUSE and ACTION_RESUME. */
+void socket_pause(struct socket *s, bool paused);
+
+/* Read again after waiting for a block. */
+void socket_feed(struct socket *s);
+
+/* Close now. The core is not told. */
+void socket_close(struct worker *w, struct socket *s);
+
+#endif
