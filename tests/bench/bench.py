@@ -323,6 +323,9 @@ def bench(args, folder):
     with targets.start_redis(folder) as redis, contextlib.ExitStack() as stack:
         measure.fill(redis.port)
         found = targets.proxies(args.build, redis.port, note)
+        if args.only:
+            names = {"relay", "redial", *args.only.split(",")}
+            found = [t for t in found if t.name in names]
         ways = {"direct": None}
         for target in found:
             ways[target.name] = stack.enter_context(target.start(folder))
@@ -389,18 +392,35 @@ def smoke(args, folder):
     return 1 if failed else 0
 
 
+def profiles(args, folder):
+    """Where redial's instructions go."""
+    with targets.start_redis(folder) as redis:
+        measure.fill(redis.port)
+        redial = targets.proxies(args.build, redis.port, note)[1]
+        for pipeline, requests in ((1, 30000), (16, 100000)):
+            text = measure.profile(redial, folder, "GET", pipeline, requests, 30)
+            print(f"GET P={pipeline}, {requests} requests, instructions:\n")
+            print(text, "\n")
+    return 0
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--build", default="build/release")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--scale", type=float, default=1.0)
-    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--only", help="of the others only these: nginx,haproxy")
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--quick", action="store_true", help="the smoke test")
+    mode.add_argument("--profile", action="store_true")
     args = parser.parse_args()
     for program in ("redial", "tests/bench/relay", "tests/bench/probe"):
         if not os.access(os.path.join(args.build, program), os.X_OK):
             sys.exit(f"bench: no {args.build}/{program}: ./run build first")
     with tempfile.TemporaryDirectory(prefix="redial-bench.") as folder:
-        return (smoke if args.quick else bench)(args, folder)
+        if args.quick:
+            return smoke(args, folder)
+        return profiles(args, folder) if args.profile else bench(args, folder)
 
 
 if __name__ == "__main__":

@@ -74,6 +74,25 @@ def fill(port):
             got += len(data)
 
 
+def profile(target, folder, operation, pipeline, requests, lines):
+    """The functions that take most user instructions, as text."""
+    out = os.path.join(folder, f"callgrind-{target.name}.out")
+    wrapper = [
+        "valgrind", "--tool=callgrind", f"--callgrind-out-file={out}",
+        f"--log-file={out}.log",
+    ]  # fmt: skip
+    with target.start(folder, wrapper) as process:
+        load(process.port, operation, pipeline, requests)
+    text = subprocess.run(
+        ["callgrind_annotate", "--show-percs=yes", "--auto=no", out],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    rows = [line for line in text.splitlines() if re.match(r" *[\d,]+ \(", line)]
+    return "\n".join(re.sub(r" \[.*\]$", "", row) for row in rows[:lines])
+
+
 def _instructions_once(target, folder, operation, pipeline, requests):
     log = os.path.join(folder, f"callgrind-{target.name}.log")
     wrapper = [
