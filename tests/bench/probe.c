@@ -148,6 +148,20 @@ static bool run(struct target *targets,
     return true;
 }
 
+static bool targets_open(struct target *targets,
+                         size_t n,
+                         char **texts,
+                         size_t rounds)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (!target_open(&targets[i], texts[i], rounds)) {
+            (void)fprintf(stderr, "probe: cannot reach %s\n", texts[i]);
+            return false;
+        }
+    }
+    return true;
+}
+
 int main(int argc, char **argv)
 {
     static const char format[] = "*2\r\n$3\r\nGET\r\n$%zu\r\n%s\r\n";
@@ -158,22 +172,19 @@ int main(int argc, char **argv)
         (void)fprintf(stderr, "usage: probe ROUNDS KEY NAME=PORT...\n");
         return 2;
     }
-    for (size_t i = 0; i < n; i++) {
-        if (!target_open(&targets[i], argv[3 + i], rounds)) {
-            (void)fprintf(stderr, "probe: cannot reach %s\n", argv[3 + i]);
-            return 1;
-        }
-    }
     char request[REQUEST_MAX];
     int size =
         snprintf(request, sizeof request, format, strlen(argv[2]), argv[2]);
     char *buffer = malloc(BUFFER_BYTES);
-    if (size < 0 || (size_t)size >= sizeof request || buffer == NULL ||
-        !run(targets, n, request, rounds, buffer)) {
-        return 1;
-    }
+    bool well = size > 0 && (size_t)size < sizeof request && buffer != NULL &&
+                targets_open(targets, n, argv + 3, rounds) &&
+                run(targets, n, request, rounds, buffer);
     for (size_t i = 0; i < n; i++) {
-        target_print(&targets[i], rounds);
+        if (well) {
+            target_print(&targets[i], rounds);
+        }
+        free(targets[i].took_ns); /* the sockets end with the process */
     }
-    return 0;
+    free(buffer);
+    return well ? 0 : 1;
 }
