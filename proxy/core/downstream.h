@@ -1,0 +1,149 @@
+/* A client connection: its requests in order of arrival, its replies in turn,
+ * and back-pressure in both directions. */
+#ifndef CORE_DOWNSTREAM_H
+#define CORE_DOWNSTREAM_H
+
+#include "parser/resp_command.h"
+#include "proxy/core/backoff.h"
+#include "proxy/core/conn.h"
+#include "proxy/core/list.h"
+#include "proxy/core/timers.h"
+
+struct engine;
+struct listener;
+struct request;
+struct session;
+struct upstream;
+
+/* What is only there while a client has sent half a command or more than may
+ * be taken: an idle client has none. */
+struct input {
+    struct command_scanner scanner;
+    struct chain partial;      /* of the command being scanned */
+    struct chain unread;       /* received, not yet looked at */
+    struct request *streaming; /* a large request on its way; or NULL */
+    bool discard;              /* drop the rest of that request */
+};
+
+/* redis.md §6, as far as redial must know it. */
+enum block_state {
+    BLOCK_NONE,
+    BLOCK_OPEN,   /* MULTI was passed on */
+    BLOCK_BROKEN, /* its connection is lost: nothing of it was executed */
+    BLOCK_SHAM,   /* a MULTI after a lost WATCH: answered here, EXEC is null */
+};
+
+struct downstream {
+    struct conn conn;
+    struct listener *listener;     /* borrowed */
+    struct list_node requests;     /* in order of arrival */
+    struct request *undispatched;  /* the first that waits for its turn: it and
+                                      all behind it are NEW; NULL: none */
+    struct upstream *lane;         /* borrowed; NULL: none bound yet */
+    struct list_node lane_node;    /* in lane->clients of a shared lane */
+    struct session *session;       /* owned; NULL: has said nothing */
+    struct session *session_next;  /* owned; asked for, not yet accepted */
+    struct input *input;           /* owned; NULL: nothing half read */
+    struct upstream *stalled_lane; /* paused because of this client */
+    uint64_t unwritten;   /* bytes of replies the kernel has not taken */
+    uint64_t held;        /* bytes of replies that wait for their turn */
+    uint64_t progress_us; /* last time it took or, owed nothing, sent something */
+    uint64_t stalled_us;  /* when stalled_lane was paused */
+    struct timer timer;
+    struct backoff backoff; /* of requests refused as not applied */
+    uint64_t retry_at_us;   /* when they are tried again; 0: not waiting */
+    uint32_t n_requests;    /* in requests */
+    uint32_t n_open;        /* dispatched and not answered */
+    uint32_t n_settling;    /* SETTLING or BACKOFF */
+    uint8_t block;          /* enum block_state */
+    bool watching;          /* WATCH was passed on */
+    bool watch_lost;        /* the connection that watched is lost */
+    bool reply_off;         /* CLIENT REPLY OFF */
+    bool reply_skip;        /* CLIENT REPLY SKIP: the next one */
+    bool settling;          /* private: guards against re-entry */
+    bool closing;           /* takes no more requests; ends when all is out */
+    bool dispatching;       /* private: guards against re-entry */
+    bool reading;           /* private: same, while its bytes are parsed */
+    bool large_replies;     /* has had a streamed reply: prefers its own lane */
+    bool session_unknown;   /* state was changed inside a transaction */
+};
+
+/* Create one for the listener, or NULL. Its conn has a name. */
+struct downstream *downstream_new(struct engine *e, struct listener *l);
+void downstream_accepted(struct engine *e, struct downstream *d);
+
+/* s is owned. */
+void downstream_bytes(struct engine *e, struct downstream *d, struct slice s);
+void downstream_written(struct engine *e, struct downstream *d, uint64_t count);
+void downstream_closed(struct engine *e, struct downstream *d);
+void downstream_timeout(struct engine *e, struct downstream *d);
+
+/* End the connection now. why NULL: without a word in the log. */
+void downstream_close(struct engine *e, struct downstream *d, const char *why);
+/* End it once everything due has been written. */
+void downstream_finish(struct engine *e, struct downstream *d);
+
+/* Answer everything that is still open with the truth: -NOTAPPLIED or
+ * -UNKNOWNOUTCOME. */
+void downstream_give_up_all(struct engine *e,
+                            struct downstream *d,
+                            const char *why);
+
+/* Hand on the requests whose turn has come. */
+void downstream_dispatch(struct engine *e, struct downstream *d);
+
+/* Send replies whose turn has come, and read on if there is room again. */
+void downstream_flush(struct engine *e, struct downstream *d);
+
+/* Put bytes on the way to the client. False: no memory, and d is closed. */
+bool downstream_write(struct engine *e,
+                      struct downstream *d,
+                      struct buf *b,
+                      uint32_t offset,
+                      uint32_t len);
+
+/* r, a request of d, is answered. Its reply is in r->reply (moved there by the
+ * caller) or text is copied. r is DONE afterwards and may be gone. */
+void downstream_answer(struct engine *e, struct request *r);
+void downstream_answer_text(struct engine *e,
+                            struct request *r,
+                            const char *text);
+void downstream_answer_span(struct engine *e,
+                            struct request *r,
+                            struct span text);
+/* r is answered by a part of a received block. */
+void downstream_reply(struct engine *e,
+                      struct request *r,
+                      struct buf *b,
+                      uint32_t offset,
+                      uint32_t len);
+/* r, COMMITTED, has had the last byte of its reply. */
+void downstream_end_stream(struct engine *e, struct request *r);
+
+/* Take back what waits for a lane: something in front of it must be tried
+ * again first. */
+void downstream_recall(struct engine *e, struct downstream *d);
+
+/* Its stalled_lane has just been paused: mind how long that lasts. */
+void downstream_stalled(struct engine *e, struct downstream *d);
+
+/* Look at bytes that had to wait, if there is room now. */
+void downstream_read_on(struct engine *e, struct downstream *d);
+
+/* Bind d to a lane (leaving the one before). */
+void downstream_bind(struct engine *e,
+                     struct downstream *d,
+                     struct upstream *lane);
+
+/* Let the timer fire at that time at the latest. */
+void downstream_wake_at(struct engine *e, struct downstream *d, uint64_t at_us);
+
+/* Read-only view of the session: never NULL. */
+const struct session *downstream_session(const struct engine *e,
+                                         const struct downstream *d);
+
+/* Take a whole command apart and see that it is answered (redis_request.c).
+ * Returns false when it must wait for its turn. */
+bool redis_dispatch(struct engine *e, struct downstream *d, struct request *r);
+
+#endif

@@ -1,0 +1,291 @@
+#include "proxy/core/engine.h"
+
+#include <assert.h>
+
+#include "proxy/core/state.h"
+
+void engine_trace(struct engine *e, struct trace_record *record)
+{
+    if (e->tracer.emit != NULL) {
+        record->now_us = e->now_us;
+        e->tracer.emit(e->tracer.context, record);
+    }
+}
+
+void engine_trace_limit(struct engine *e,
+                        const struct cluster *c,
+                        const char *name)
+{
+    engine_trace(e,
+                 &(struct trace_record){
+                     .type = TRACE_LIMIT,
+                     .upstream = c != NULL ? c->config->name : NULL,
+                     .reason = name });
+}
+
+static bool create_clusters(struct engine *e)
+{
+    const struct config *config = e->config;
+    e->clusters =
+        memory_take(e->memory, (config->n_upstreams + 1) * sizeof(*e->clusters));
+    e->listeners = memory_take(
+        e->memory, (config->n_listeners + 1) * sizeof(*e->listeners));
+    if (e->clusters == NULL || e->listeners == NULL) {
+        return false;
+    }
+    for (size_t i = 0; i < config->n_upstreams; i++) {
+        if (!cluster_init(e, &e->clusters[i], &config->upstreams[i])) {
+            return false;
+        }
+    }
+    for (size_t i = 0; i < config->n_listeners; i++) {
+        const struct listener_config *l = &config->listeners[i];
+        e->listeners[i].config = l;
+        e->listeners[i].cluster = &e->clusters[l->upstream - config->upstreams];
+    }
+    return true;
+}
+
+struct engine *engine_new(const struct engine_options *options)
+{
+    const struct allocator *allocator =
+        options->allocator.alloc != NULL ? &options->allocator : NULL;
+    struct memory *memory = memory_new(allocator);
+    if (memory == NULL) {
+        return NULL;
+    }
+    struct engine *e = memory_take(memory, sizeof(*e));
+    if (e == NULL) {
+        memory_free(memory);
+        return NULL;
+    }
+    e->memory = memory;
+    e->config = options->config;
+    e->now_us = options->now_us;
+    e->wall_offset_us = options->wall_offset_us;
+    e->workers = options->workers == 0 ? 1 : options->workers;
+    e->tracer = options->tracer;
+    rng_init(&e->rng, options->seed);
+    timers_init(&e->timers, memory);
+    list_init(&e->closed_lanes);
+    pool_init(&e->requests, memory, sizeof(struct request));
+    command_scanner_init(&e->scanner);
+    if (!create_clusters(e)) {
+        engine_free(e);
+        return NULL;
+    }
+    for (size_t i = 0; i < e->config->n_upstreams; i++) {
+        cluster_start(e, &e->clusters[i]);
+    }
+    return e;
+}
+
+static void close_all_clients(struct engine *e)
+{
+    for (uint32_t i = 0; i < e->conns.n; i++) {
+        struct conn *c = e->conns.entries[i].conn;
+        if (c != NULL && c->kind == CONN_DOWNSTREAM) {
+            downstream_close(e, CONTAINER_OF(c, struct downstream, conn), NULL);
+        }
+    }
+}
+
+void engine_free(struct engine *e)
+{
+    if (e == NULL) {
+        return;
+    }
+    struct memory *memory = e->memory;
+    e->ending = true;
+    e->tracer.emit = NULL;
+    close_all_clients(e);
+    if (e->clusters != NULL) {
+        for (size_t i = 0; i < e->config->n_upstreams; i++) {
+            cluster_fini(e, &e->clusters[i]);
+        }
+    }
+    upstreams_release(e);
+    struct action ignored;
+    while (conn_next_action(e, &ignored)) {
+        assert(ignored.type != ACTION_WRITE);
+    }
+    memory_give(memory, e->conns.entries);
+    memory_give(memory, e->clusters);
+    memory_give(memory, e->listeners);
+    timers_fini(&e->timers);
+    pool_fini(&e->requests);
+    memory_give(memory, e);
+    memory_free(memory);
+}
+
+struct memory *engine_memory(struct engine *e)
+{
+    return e->memory;
+}
+
+conn_id engine_reserve(struct engine *e, unsigned listener)
+{
+    struct listener *l = &e->listeners[listener];
+    uint32_t limit = (l->config->clients_max + e->workers - 1) / e->workers;
+    if (e->draining || l->n_clients >= limit) {
+        e->stats.clients_refused++;
+        e->stats.limit_clients_max += !e->draining;
+        engine_trace_limit(e, l->cluster, "clients_max");
+        return 0;
+    }
+    struct downstream *d = downstream_new(e, l);
+    if (d == NULL) {
+        e->stats.clients_refused++;
+        e->stats.limit_memory++;
+        return 0;
+    }
+    return d->conn.id;
+}
+
+static void downstream_event(struct engine *e,
+                             struct downstream *d,
+                             const struct event *event)
+{
+    switch (event->type) {
+    case EVENT_ACCEPTED: downstream_accepted(e, d); break;
+    case EVENT_BYTES: downstream_bytes(e, d, event->bytes); break;
+    case EVENT_WRITTEN: downstream_written(e, d, event->count); break;
+    case EVENT_CLOSED: downstream_closed(e, d); break;
+    case EVENT_RESOLVED:
+    case EVENT_CONNECTED:
+    case EVENT_TIMEOUT:
+    case EVENT_CONFIG:
+    case EVENT_DRAIN: break;
+    }
+}
+
+static void upstream_event(struct engine *e,
+                           struct upstream *u,
+                           const struct event *event)
+{
+    switch (event->type) {
+    case EVENT_RESOLVED: upstream_resolved(e, u, event); break;
+    case EVENT_CONNECTED: upstream_connected(e, u, event->error); break;
+    case EVENT_BYTES: upstream_bytes(e, u, event->bytes); break;
+    case EVENT_WRITTEN: upstream_written(e, u, event->count); break;
+    case EVENT_CLOSED: upstream_closed(e, u, event->error); break;
+    case EVENT_ACCEPTED:
+    case EVENT_TIMEOUT:
+    case EVENT_CONFIG:
+    case EVENT_DRAIN: break;
+    }
+}
+
+static void conn_event(struct engine *e, const struct event *event)
+{
+    struct conn *c = conn_find(e, event->conn);
+    if (c == NULL) {
+        if (event->type == EVENT_BYTES) {
+            buf_unref(e->memory, event->bytes.buf);
+        }
+        return;
+    }
+    if (c->kind == CONN_DOWNSTREAM) {
+        downstream_event(e, CONTAINER_OF(c, struct downstream, conn), event);
+    } else {
+        upstream_event(
+            e, CONTAINER_OF(c, struct upstream_conn, conn)->upstream, event);
+    }
+}
+
+static void run_timers(struct engine *e)
+{
+    for (;;) {
+        struct timer *t = timers_pop(&e->timers, e->now_us);
+        if (t == NULL) {
+            return;
+        }
+        if (t->kind == TIMER_DOWNSTREAM) {
+            downstream_timeout(e, CONTAINER_OF(t, struct downstream, timer));
+        } else {
+            upstream_timeout(e, CONTAINER_OF(t, struct upstream, timer));
+        }
+    }
+}
+
+/* The first EVENT_DRAIN lets clients finish what is in flight; a second one
+ * answers what is still open truthfully (reliability.md I15). */
+static void drain(struct engine *e)
+{
+    bool again = e->draining;
+    e->draining = true;
+    engine_trace(e,
+                 &(struct trace_record){ .type = TRACE_DRAIN,
+                                         .reason = again ? "time is up"
+                                                         : "begins" });
+    for (uint32_t i = 0; i < e->conns.n; i++) {
+        struct conn *c = e->conns.entries[i].conn;
+        if (c == NULL || c->kind != CONN_DOWNSTREAM) {
+            continue;
+        }
+        struct downstream *d = CONTAINER_OF(c, struct downstream, conn);
+        if (again) {
+            downstream_give_up_all(e, d, "redial is shutting down");
+        }
+        downstream_finish(e, d);
+    }
+}
+
+void engine_step(struct engine *e, const struct event *event)
+{
+    assert(event->now_us >= e->now_us);
+    e->now_us = event->now_us;
+
+    switch (event->type) {
+    case EVENT_ACCEPTED:
+    case EVENT_RESOLVED:
+    case EVENT_CONNECTED:
+    case EVENT_BYTES:
+    case EVENT_WRITTEN:
+    case EVENT_CLOSED: conn_event(e, event); break;
+    case EVENT_TIMEOUT: run_timers(e); break;
+    case EVENT_CONFIG: break; /* a configuration lasts as long as the engine */
+    case EVENT_DRAIN: drain(e); break;
+    }
+    upstreams_release(e);
+}
+
+bool engine_next(struct engine *e, struct action *action)
+{
+    return conn_next_action(e, action);
+}
+
+uint64_t engine_deadline(const struct engine *e)
+{
+    return timers_next_us(&e->timers);
+}
+
+bool engine_drained(const struct engine *e)
+{
+    return e->draining && e->n_downstreams == 0;
+}
+
+bool engine_upstream_ready(const struct engine *e, size_t i)
+{
+    return e->clusters[i].endpoint.lanes_up > 0;
+}
+
+void engine_stats(const struct engine *e,
+                  struct engine_stats *engine,
+                  struct upstream_stats *upstreams)
+{
+    *engine = e->stats;
+    engine->clients = e->n_downstreams;
+    engine->block_bytes = memory_block_bytes(e->memory);
+    for (size_t i = 0; i < e->config->n_upstreams; i++) {
+        const struct cluster *c = &e->clusters[i];
+        struct upstream_stats *out = &upstreams[i];
+        *out = c->stats;
+        out->lanes_up = c->endpoint.lanes_up;
+        out->lanes_connecting = c->endpoint.lanes_connecting;
+        out->lanes_private = c->endpoint.lanes_private;
+        out->requests_held = c->held;
+        out->requests_in_flight = c->in_flight;
+        out->budget_tokens = c->budget.tokens / 1000;
+    }
+}

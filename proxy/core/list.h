@@ -1,0 +1,59 @@
+/* Doubly linked lists through nodes that live inside their owners. */
+#ifndef CORE_LIST_H
+#define CORE_LIST_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct list_node {
+    struct list_node *next, *prev;
+};
+
+/* The struct around a member. */
+#define CONTAINER_OF(pointer, type, member) \
+    ((type *)(void *)((char *)(pointer) - offsetof(type, member)))
+
+static inline void list_init(struct list_node *head)
+{
+    head->next = head;
+    head->prev = head;
+}
+
+static inline bool list_empty(const struct list_node *head)
+{
+    return head->next == head;
+}
+
+static inline void list_insert_before(struct list_node *at,
+                                      struct list_node *node)
+{
+    node->prev = at->prev;
+    node->next = at;
+    at->prev->next = node;
+    at->prev = node;
+}
+
+static inline void list_append(struct list_node *head, struct list_node *node)
+{
+    list_insert_before(head, node);
+}
+
+static inline void list_remove(struct list_node *node)
+{
+    node->prev->next = node->next;
+    node->next->prev = node->prev;
+    node->next = NULL;
+    node->prev = NULL;
+}
+
+/* Whether a zeroed or removed node is in no list. */
+static inline bool list_is_out(const struct list_node *node)
+{
+    return node->next == NULL;
+}
+
+#define LIST_FOR_EACH(node, head) \
+    for (struct list_node *node = (head)->next; node != (head); \
+         node = node->next)
+
+#endif

@@ -1,0 +1,213 @@
+/* What redial says when it gives a request up (DESIGN.md §4): the truth, with
+ * the upstream, the cause in words, attempts and time. */
+#include <assert.h>
+#include <stdio.h>
+
+#include "proxy/core/state.h"
+
+enum { ERROR_TEXT_MAX = 640 };
+
+static double seconds(uint64_t us)
+{
+    return (double)us / 1e6;
+}
+
+static void verdict_words(const struct request *r,
+                          const struct cluster *c,
+                          enum verdict verdict,
+                          enum command_class class,
+                          char *out,
+                          size_t max)
+{
+    switch (verdict) {
+    case GIVE_UP_UNSAFE:
+        snprintf(out,
+                 max,
+                 "not replayed: class %s, replay = %s",
+                 command_class_name(class),
+                 replay_level_name(c->config->replay));
+        return;
+    case GIVE_UP_ATTEMPTS:
+        snprintf(out, max, "replayed %u times (retries)", (unsigned)r->replays);
+        return;
+    case GIVE_UP_BUDGET:
+        snprintf(out, max, "the retry budget is empty (budget_ratio)");
+        return;
+    case GIVE_UP_DEADLINE:
+        snprintf(out,
+                 max,
+                 "deadline of %.3g s",
+                 seconds(c->config->deadline_us));
+        return;
+    case GIVE_UP_POLICY:
+        snprintf(out,
+                 max,
+                 "%s",
+                 c->config->retry ? "not retried" : "retry = off");
+        return;
+    case RETRY_NOW:
+    case RETRY_LATER:
+    case VERDICT_COUNT: break;
+    }
+    snprintf(out, max, "not retried");
+}
+
+static void compose(struct engine *e,
+                    const struct request *r,
+                    const struct cluster *c,
+                    bool unknown,
+                    enum verdict verdict,
+                    const char *cause,
+                    char *text)
+{
+    char address[ADDRESS_TEXT_MAX];
+    char words[96];
+    address_format(c->endpoint.address, address);
+    verdict_words(r, c, verdict, request_class(e, r), words, sizeof(words));
+    const char *code = unknown ? "UNKNOWNOUTCOME" : "NOTAPPLIED";
+    const char *what = unknown ? "may have been executed" : "was not executed";
+    if (r->in_block && !unknown && r->command != NULL &&
+        r->command->id == COMMAND_EXEC) {
+        code = "EXECABORT";
+        what = "executed nothing, the transaction is discarded";
+    }
+    snprintf(text,
+             ERROR_TEXT_MAX,
+             "-%s %s %s: upstream '%s' %s: %s; sent %u times, %u connection "
+             "attempts failed, %.3f s; %s\r\n",
+             code,
+             request_name(r),
+             what,
+             c->config->name,
+             address,
+             cause != NULL && cause[0] != '\0' ? cause : "no connection yet",
+             (unsigned)r->attempts,
+             (unsigned)c->endpoint.failures,
+             seconds(e->now_us - r->arrived_us),
+             words);
+}
+
+static void trace_give_up(struct engine *e,
+                          const struct request *r,
+                          const struct cluster *c,
+                          enum outcome outcome,
+                          enum verdict verdict,
+                          const char *cause)
+{
+    if (e->tracer.emit == NULL) {
+        return;
+    }
+    const struct downstream *d = r->downstream;
+    engine_trace(e,
+                 &(struct trace_record){
+                     .type = TRACE_GIVE_UP,
+                     .upstream = c->config->name,
+                     .listener = d->listener->config->name,
+                     .address = c->endpoint.address,
+                     .client = d->conn.id,
+                     .command = request_name(r),
+                     .class = command_class_name(request_class(e, r)),
+                     .outcome = outcome_name(outcome),
+                     .verdict = verdict_name(verdict),
+                     .reason = cause,
+                     .attempt = r->attempts,
+                     .elapsed_us = e->now_us - r->arrived_us });
+}
+
+void request_trace_retry(struct engine *e,
+                         const struct request *r,
+                         const struct cluster *c,
+                         enum outcome outcome,
+                         enum verdict verdict,
+                         const char *why,
+                         uint64_t delay_us)
+{
+    if (e->tracer.emit == NULL) {
+        return;
+    }
+    const struct downstream *d = r->downstream;
+    engine_trace(e,
+                 &(struct trace_record){
+                     .type = TRACE_RETRY,
+                     .upstream = c->config->name,
+                     .listener = d->listener->config->name,
+                     .address = c->endpoint.address,
+                     .client = d->conn.id,
+                     .command = request_name(r),
+                     .class = command_class_name(request_class(e, r)),
+                     .outcome = outcome_name(outcome),
+                     .verdict = verdict_name(verdict),
+                     .reason = why,
+                     .attempt = r->attempts,
+                     .delay_us = delay_us,
+                     .elapsed_us = e->now_us - r->arrived_us });
+}
+
+static void answer(struct engine *e,
+                   struct request *r,
+                   struct cluster *c,
+                   enum outcome outcome,
+                   enum verdict verdict,
+                   const char *cause)
+{
+    struct downstream *d = r->downstream;
+    bool unknown = r->ambiguous || outcome == OUTCOME_AMBIGUOUS;
+    trace_give_up(e, r, c, unknown ? OUTCOME_AMBIGUOUS : outcome, verdict, cause);
+    if (r->task == TASK_SESSION || r->task == TASK_LEDGER) {
+        redis_session_dropped(e, d);
+    }
+    if (r->has_error && !unknown) {
+        c->stats.server_errors++;
+        downstream_answer(e, r); /* the server's own words, kept in reply */
+        return;
+    }
+    char text[ERROR_TEXT_MAX + 1];
+    compose(e, r, c, unknown, verdict, cause, text);
+    c->stats.unknown_outcome += unknown;
+    c->stats.not_applied += !unknown;
+    downstream_answer_text(e, r, text);
+}
+
+/* The next request behind r that belongs to its MULTI block and waits for the
+ * lane. It must not run without what was in front of it. */
+static struct request *next_of_block(const struct request *r)
+{
+    struct downstream *d = r->downstream;
+    for (struct list_node *node = r->arrival.next; node != &d->requests;
+         node = node->next) {
+        struct request *next = CONTAINER_OF(node, struct request, arrival);
+        if (!next->in_block || (next->command != NULL &&
+                                next->command->id == COMMAND_MULTI)) {
+            return NULL;
+        }
+        if (next->state == REQUEST_READY) {
+            return next;
+        }
+    }
+    return NULL;
+}
+
+void request_give_up(struct engine *e,
+                     struct request *r,
+                     struct cluster *c,
+                     enum outcome outcome,
+                     enum verdict verdict,
+                     const char *cause)
+{
+    struct downstream *d = r->downstream;
+    char copy[ENDPOINT_ERROR_MAX]; /* cause may change under our hands */
+    snprintf(copy, sizeof(copy), "%s", cause != NULL ? cause : "");
+    if (r->in_block && d->block == BLOCK_OPEN) {
+        d->block = BLOCK_BROKEN;
+    }
+    struct request *rest = NULL;
+    while (r->in_block && (rest = next_of_block(r)) != NULL) {
+        upstream_unhold(e, rest->upstream, rest);
+        request_move(rest, REQUEST_NEW);
+        answer(e, rest, c, OUTCOME_NOT_SENT, verdict, copy);
+        if (d->conn.dead) {
+            return;
+        }
+    }
+    answer(e, r, c, outcome, verdict, copy);
+}

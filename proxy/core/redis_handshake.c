@@ -1,0 +1,324 @@
+/* How a new server connection becomes a lane (redis.md §5): HELLO with AUTH,
+ * SELECT, CLIENT ID, CLIENT SETNAME, then a PING that must not be refused, and
+ * the fence against what an old connection may still deliver (§4 rule 5). */
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "parser/redis_error.h"
+#include "parser/reply.h"
+#include "proxy/core/state.h"
+
+enum step { STEP_HELLO, STEP_AUTH, STEP_SELECT, STEP_ID, STEP_NAME, STEP_PING,
+            STEP_KILL };
+
+enum { WORDS_MAX = 8 };
+
+static void no_memory(struct engine *e, struct upstream *u)
+{
+    e->stats.limit_memory++;
+    upstream_lost(
+        e, u, &(struct upstream_loss){ .why = "out of memory", .tell = true });
+}
+
+/* Send words as a multibulk command. Returns false when the lane is gone. */
+static bool say(struct engine *e,
+                struct upstream *u,
+                enum step step,
+                const struct span *words,
+                size_t n)
+{
+    size_t room = 32;
+    for (size_t i = 0; i < n; i++) {
+        room += words[i].len + 32;
+    }
+    char *text = memory_take(e->memory, room);
+    if (text == NULL) {
+        no_memory(e, u);
+        return false;
+    }
+    size_t len = (size_t)snprintf(text, room, "*%zu\r\n", n);
+    for (size_t i = 0; i < n; i++) {
+        len += (size_t)snprintf(
+            text + len, room - len, "$%zu\r\n", words[i].len);
+        if (words[i].len > 0) {
+            memcpy(text + len, words[i].data, words[i].len);
+        }
+        len += words[i].len;
+        memcpy(text + len, "\r\n", 2);
+        len += 2;
+    }
+    bool sent = upstream_send_own(e,
+                                  u,
+                                  TASK_HANDSHAKE,
+                                  (uint8_t)step,
+                                  (struct span){ (uint8_t *)text, len });
+    memset(text, 0, len); /* it may hold a password */
+    memory_give(e->memory, text);
+    if (!sent) {
+        no_memory(e, u);
+    }
+    return sent;
+}
+
+static struct span user_of(const struct session *s)
+{
+    return s->username.data != NULL ? text_span(&s->username)
+                                    : span_of("default");
+}
+
+void handshake_begin(struct engine *e, struct upstream *u)
+{
+    const struct session *s = u->session;
+    struct span words[WORDS_MAX] = { span_of("HELLO"),
+                                     span_of(s->resp == 3 ? "3" : "2") };
+    size_t n = 2;
+    if (s->password.data != NULL) {
+        words[n++] = span_of("AUTH");
+        words[n++] = user_of(s);
+        words[n++] = text_span(&s->password);
+    }
+    say(e, u, STEP_HELLO, words, n);
+}
+
+static bool say_ping(struct engine *e, struct upstream *u)
+{
+    struct span words[] = { span_of("PING") };
+    return say(e, u, STEP_PING, words, 1);
+}
+
+static bool say_name(struct engine *e, struct upstream *u)
+{
+    char name[80];
+    struct span words[] = { span_of("CLIENT"), span_of("SETNAME"), { 0 } };
+    if (u->owner != NULL && u->session->name.data != NULL) {
+        words[2] = text_span(&u->session->name);
+    } else {
+        snprintf(name,
+                 sizeof(name),
+                 "redial-%.64s",
+                 u->endpoint->cluster->config->name);
+        words[2] = span_of(name);
+    }
+    return say(e, u, STEP_NAME, words, 3);
+}
+
+/* The identity is accepted: establish the rest in one go. */
+static void establish(struct engine *e, struct upstream *u)
+{
+    if (u->session->db != 0) {
+        char db[16];
+        snprintf(db, sizeof(db), "%" PRIu32, u->session->db);
+        struct span words[] = { span_of("SELECT"), span_of(db) };
+        if (!say(e, u, STEP_SELECT, words, 2)) {
+            return;
+        }
+    }
+    struct span words[] = { span_of("CLIENT"), span_of("ID") };
+    if (say(e, u, STEP_ID, words, 2) && say_name(e, u)) {
+        say_ping(e, u);
+    }
+}
+
+static bool is_temporary(enum redis_error_kind kind)
+{
+    return kind == REDIS_ERROR_LOADING || kind == REDIS_ERROR_BUSY ||
+           kind == REDIS_ERROR_MASTERDOWN || kind == REDIS_ERROR_MAXCLIENTS;
+}
+
+static void fail(struct engine *e, struct upstream *u, struct span reply)
+{
+    char why[ENDPOINT_ERROR_MAX];
+    size_t len = reply.len < 120 ? reply.len : 120;
+    while (len > 0 && reply.data[len - 1] < ' ') {
+        len--;
+    }
+    snprintf(why,
+             sizeof(why),
+             "the server answered %.*s",
+             (int)len,
+             (const char *)reply.data);
+    upstream_lost(e, u, &(struct upstream_loss){ .why = why, .tell = true });
+}
+
+static void refused(struct engine *e, struct upstream *u, struct span reply)
+{
+    if (is_temporary(redis_error_parse(reply).kind)) {
+        fail(e, u, reply);
+    } else {
+        upstream_refused(e, u, reply);
+    }
+}
+
+/* "7.0.15" -> 70015; 0 when it is not to be found. */
+static uint32_t version_of(struct span hello)
+{
+    struct reply *tree = reply_parse(hello);
+    uint32_t version = 0;
+    if (tree != NULL) {
+        const struct reply *text = reply_get(tree, "version");
+        struct span v = text != NULL ? reply_text(text) : (struct span){ 0 };
+        uint32_t part = 0;
+        unsigned dots = 0;
+        for (size_t i = 0; i < v.len && i < 16; i++) {
+            if (v.data[i] == '.') {
+                version = version * 100 + part;
+                part = 0;
+                dots++;
+            } else if (v.data[i] >= '0' && v.data[i] <= '9') {
+                part = part * 10 + (uint32_t)(v.data[i] - '0');
+            }
+        }
+        version = version * 100 + part;
+        version = dots == 2 ? version : 0;
+    }
+    reply_free(tree);
+    return version;
+}
+
+static void hello_refused(struct engine *e, struct upstream *u, struct span reply)
+{
+    const struct session *s = u->session;
+    enum redis_error_kind kind = redis_error_parse(reply).kind;
+    if (kind == REDIS_ERROR_UNKNOWN_COMMAND && s->resp == 2) {
+        if (s->password.data == NULL) { /* a server before 6.0 */
+            establish(e, u);
+            return;
+        }
+        struct span words[] = { span_of("AUTH"), { 0 }, { 0 } };
+        size_t n = 1;
+        if (s->username.data != NULL) {
+            words[n++] = text_span(&s->username);
+        }
+        words[n++] = text_span(&s->password);
+        say(e, u, STEP_AUTH, words, n);
+        return;
+    }
+    if (kind == REDIS_ERROR_NOAUTH && s->password.data == NULL &&
+        s->resp == 2) {
+        /* The server wants a password and the client has not given one yet:
+         * let the server tell it so. */
+        u->unauthenticated = true;
+        upstream_up(e, u);
+        return;
+    }
+    refused(e, u, reply);
+}
+
+static void on_hello(struct engine *e, struct upstream *u, struct span reply)
+{
+    chain_clear(e->memory, &u->hello);
+    if (!chain_push_copy(e->memory, &u->hello, reply)) {
+        no_memory(e, u);
+        return;
+    }
+    if (reply.data[0] == '-') {
+        hello_refused(e, u, reply);
+        return;
+    }
+    u->endpoint->version = version_of(reply);
+    establish(e, u);
+}
+
+/* The server is there but cannot serve yet: ask again, paced by the backoff. */
+static void wait_for_server(struct engine *e,
+                            struct upstream *u,
+                            struct span reply)
+{
+    const struct upstream_config *config = u->endpoint->cluster->config;
+    char why[64];
+    struct redis_error error = redis_error_parse(reply);
+    snprintf(why,
+             sizeof(why),
+             "the server answers %s",
+             redis_error_name(error.kind));
+    endpoint_failed(e, u->endpoint, why);
+    uint64_t delay_us = backoff_next(&u->backoff,
+                                     config->backoff,
+                                     config->backoff_base_us,
+                                     config->backoff_cap_us,
+                                     &e->rng);
+    uint64_t again_us = e->now_us + delay_us;
+    u->deadline_us = again_us + config->handshake_timeout_us;
+    timer_set(&e->timers, &u->timer, again_us);
+}
+
+void handshake_again(struct engine *e, struct upstream *u)
+{
+    timer_set(&e->timers, &u->timer, u->deadline_us);
+    say_ping(e, u);
+}
+
+/* Ready but for the fence: let the server close the connection that was lost,
+ * so that nothing it got there can run any more. */
+static void fence(struct engine *e, struct upstream *u)
+{
+    if (!u->fence_needed || u->fence_id == 0 || u->client_id == 0) {
+        upstream_up(e, u);
+        return;
+    }
+    if (u->client_id <= u->fence_id) {
+        u->fence_done = true; /* ids started anew: the old process is dead */
+        upstream_up(e, u);
+        return;
+    }
+    char id[24];
+    snprintf(id, sizeof(id), "%" PRIu64, u->fence_id);
+    struct span words[] = {
+        span_of("CLIENT"), span_of("KILL"), span_of("ID"), span_of(id)
+    };
+    say(e, u, STEP_KILL, words, 4);
+}
+
+static void on_ping(struct engine *e, struct upstream *u, struct span reply)
+{
+    enum redis_error_kind kind = REDIS_ERROR_OTHER;
+    if (reply.data[0] == '-') {
+        kind = redis_error_parse(reply).kind;
+    }
+    if (is_temporary(kind)) {
+        wait_for_server(e, u, reply);
+    } else {
+        fence(e, u); /* also when PING is not permitted to this user */
+    }
+}
+
+static uint64_t integer_of(struct span reply)
+{
+    uint64_t value = 0;
+    for (size_t i = 1; reply.data[0] == ':' && i < reply.len; i++) {
+        if (reply.data[i] >= '0' && reply.data[i] <= '9') {
+            value = value * 10 + (uint64_t)(reply.data[i] - '0');
+        }
+    }
+    return value;
+}
+
+void handshake_reply(struct engine *e,
+                     struct upstream *u,
+                     uint8_t step,
+                     struct span reply)
+{
+    bool is_error = reply.data[0] == '-';
+    switch ((enum step)step) {
+    case STEP_HELLO: on_hello(e, u, reply); break;
+    case STEP_AUTH:
+        if (is_error) {
+            refused(e, u, reply);
+        } else {
+            establish(e, u);
+        }
+        break;
+    case STEP_SELECT:
+        if (is_error) {
+            refused(e, u, reply);
+        }
+        break;
+    case STEP_ID: u->client_id = integer_of(reply); break;
+    case STEP_NAME: break; /* only a label */
+    case STEP_PING: on_ping(e, u, reply); break;
+    case STEP_KILL:
+        u->fence_done = !is_error;
+        upstream_up(e, u);
+        break;
+    }
+}

@@ -1,0 +1,553 @@
+/* What arrives from a server: replies are matched with requests, refusals are
+ * judged, large replies are passed on as they come. */
+#include <assert.h>
+
+#include "parser/redis_error.h"
+#include "proxy/core/settle.h"
+#include "proxy/core/state.h"
+
+enum { ERROR_HEAD_MAX = 512 }; /* bytes of an error reply that are looked at */
+
+/* A whole message: what was kept of it before, and a part of a block. */
+struct message {
+    struct buf *buf;
+    uint32_t offset;
+    uint32_t len;
+    uint8_t type;
+    uint8_t scratch[ERROR_HEAD_MAX];
+};
+
+static void break_lane(struct engine *e, struct upstream *u, const char *why)
+{
+    u->endpoint->cluster->stats.protocol_error_server++;
+    upstream_lost(e, u, &(struct upstream_loss){ .why = why, .tell = true });
+}
+
+/* The beginning of the message in one piece. */
+static struct span message_head(const struct upstream *u, struct message *m)
+{
+    if (u->partial.head == NULL) {
+        return (struct span){ m->buf->data + m->offset, m->len };
+    }
+    size_t n = chain_copy(&u->partial, m->scratch, ERROR_HEAD_MAX);
+    size_t rest = ERROR_HEAD_MAX - n < m->len ? ERROR_HEAD_MAX - n : m->len;
+    memcpy(m->scratch + n, m->buf->data + m->offset, rest);
+    return (struct span){ m->scratch, n + rest };
+}
+
+static void take_from_flight(struct upstream *u, struct request *r)
+{
+    list_remove(&r->place);
+    u->endpoint->cluster->in_flight--;
+    r->upstream = NULL;
+}
+
+/* Put the message into r->reply. */
+static bool keep_reply(struct engine *e,
+                       struct upstream *u,
+                       struct request *r,
+                       const struct message *m)
+{
+    chain_clear(e->memory, &r->reply);
+    chain_move(&r->reply, &u->partial);
+    return chain_push_part(e->memory, &r->reply, m->buf, m->offset, m->len);
+}
+
+static void deliver(struct engine *e,
+                    struct upstream *u,
+                    struct request *r,
+                    const struct message *m)
+{
+    struct downstream *d = r->downstream;
+    take_from_flight(u, r);
+    if (r->has_error) {
+        chain_clear(e->memory, &r->reply);
+        r->has_error = false;
+    }
+    if (u->partial.head == NULL) {
+        downstream_reply(e, r, m->buf, m->offset, m->len);
+        return;
+    }
+    if (!keep_reply(e, u, r, m)) {
+        e->stats.limit_memory++;
+        downstream_close(e, d, "out of memory for its reply");
+        return;
+    }
+    downstream_answer(e, r);
+}
+
+/* ---- refusals ----------------------------------------------------------- */
+
+static unsigned retry_error_of(enum redis_error_kind kind)
+{
+    switch (kind) {
+    case REDIS_ERROR_LOADING: return RETRY_ERROR_LOADING;
+    case REDIS_ERROR_READONLY: return RETRY_ERROR_READONLY;
+    case REDIS_ERROR_MASTERDOWN: return RETRY_ERROR_MASTERDOWN;
+    case REDIS_ERROR_CLUSTERDOWN: return RETRY_ERROR_CLUSTERDOWN;
+    case REDIS_ERROR_TRYAGAIN: return RETRY_ERROR_TRYAGAIN;
+    case REDIS_ERROR_NOREPLICAS: return RETRY_ERROR_NOREPLICAS;
+    case REDIS_ERROR_BUSY: return RETRY_ERROR_BUSY;
+    case REDIS_ERROR_MAXCLIENTS: return RETRY_ERROR_MAXCLIENTS;
+    case REDIS_ERROR_OTHER:
+    case REDIS_ERROR_MISCONF:
+    case REDIS_ERROR_MOVED:
+    case REDIS_ERROR_ASK:
+    case REDIS_ERROR_UNBLOCKED:
+    case REDIS_ERROR_NOSCRIPT:
+    case REDIS_ERROR_EXECABORT:
+    case REDIS_ERROR_NOAUTH:
+    case REDIS_ERROR_NOPERM:
+    case REDIS_ERROR_WRONGPASS:
+    case REDIS_ERROR_NOPROTO:
+    case REDIS_ERROR_UNKNOWN_COMMAND:
+    case REDIS_ERROR_OOM:
+    case REDIS_ERROR_COUNT: break;
+    }
+    return 0;
+}
+
+/* A script can raise some of these after it has written; the others come from
+ * the server before it runs. */
+static bool proves_not_applied(const struct request *r,
+                               enum redis_error_kind kind)
+{
+    if (!redis_error_not_applied(kind) || r->in_block) {
+        return false;
+    }
+    if (r->command == NULL || r->command->id != COMMAND_SCRIPT_CALL) {
+        return true;
+    }
+    return kind == REDIS_ERROR_LOADING || kind == REDIS_ERROR_BUSY;
+}
+
+/* Let r wait until everything its client has behind it is answered; only then
+ * can it be known whether trying again would overtake (rule 6). */
+static void begin_settling(struct engine *e,
+                           struct upstream *u,
+                           struct request *r,
+                           const struct message *m)
+{
+    struct downstream *d = r->downstream;
+    take_from_flight(u, r);
+    if (!keep_reply(e, u, r, m)) {
+        e->stats.limit_memory++;
+        downstream_close(e, d, "out of memory for its reply");
+        return;
+    }
+    r->has_error = true;
+    request_move(r, REQUEST_SETTLING);
+    d->n_settling++;
+    downstream_recall(e, d);
+    if (d->n_open == d->n_settling) {
+        redis_refused_settle(e, d);
+    }
+}
+
+/* An error reply. Returns true when it is dealt with. */
+static bool on_error(struct engine *e,
+                     struct upstream *u,
+                     struct request *r,
+                     struct message *m)
+{
+    struct cluster *c = u->endpoint->cluster;
+    struct redis_error error = redis_error_parse(message_head(u, m));
+    if (!proves_not_applied(r, error.kind)) {
+        c->stats.server_errors++;
+        return false;
+    }
+    if (error.kind == REDIS_ERROR_MOVED || error.kind == REDIS_ERROR_ASK) {
+        take_from_flight(u, r);
+        chain_clear(e->memory, &u->partial);
+        request_give_up(e,
+                        r,
+                        c,
+                        OUTCOME_NOT_APPLIED,
+                        GIVE_UP_POLICY,
+                        "the server is a node of a Redis Cluster and the key "
+                        "lives on another node");
+        return true;
+    }
+    bool can_wait = !r->streaming && r->task == TASK_FORWARD;
+    if (can_wait && c->config->retry &&
+        (c->config->retry_on_error & retry_error_of(error.kind)) != 0) {
+        begin_settling(e, u, r, m);
+        return true;
+    }
+    c->stats.server_errors++;
+    if (r->ambiguous) {
+        /* This attempt was refused, but an earlier one may have run. */
+        take_from_flight(u, r);
+        chain_clear(e->memory, &u->partial);
+        request_give_up(e,
+                        r,
+                        c,
+                        OUTCOME_AMBIGUOUS,
+                        GIVE_UP_POLICY,
+                        redis_error_name(error.kind));
+        return true;
+    }
+    return false;
+}
+
+static enum verdict judge_refused(struct engine *e,
+                                  const struct downstream *d,
+                                  const struct request *r,
+                                  uint64_t delay_us)
+{
+    const struct upstream_config *config = d->listener->cluster->config;
+    if (r->overtaken) {
+        return GIVE_UP_UNSAFE;
+    }
+    return retry_decide(&(struct retry_input){
+        .outcome = OUTCOME_NOT_APPLIED,
+        .retry_enabled = config->retry,
+        .listed = true,
+        .replays_max = config->retries,
+        .now_us = e->now_us,
+        .deadline_us = r->arrived_us + config->deadline_us,
+        .backoff_us = delay_us,
+    });
+}
+
+/* Send a BACKOFF request again. */
+static void try_again(struct engine *e, struct downstream *d, struct request *r)
+{
+    d->n_settling--;
+    if (e->now_us >=
+        r->arrived_us + d->listener->cluster->config->deadline_us) {
+        d->n_settling++; /* still counted: the answer takes it off */
+        request_give_up(e,
+                        r,
+                        d->listener->cluster,
+                        OUTCOME_NOT_APPLIED,
+                        GIVE_UP_DEADLINE,
+                        "refused");
+        return;
+    }
+    upstream_submit(e, d->lane, r);
+}
+
+static struct request *first_in(struct downstream *d, enum request_state state)
+{
+    LIST_FOR_EACH(node, &d->requests) {
+        struct request *r = CONTAINER_OF(node, struct request, arrival);
+        if (r->state == (uint8_t)state) {
+            return r;
+        }
+    }
+    return NULL;
+}
+
+/* Every SETTLING request becomes BACKOFF or is answered with the server's
+ * refusal. Returns whether there was one. */
+static bool settle_refused(struct engine *e, struct downstream *d)
+{
+    struct cluster *c = d->listener->cluster;
+    struct request *r = first_in(d, REQUEST_SETTLING);
+    if (r == NULL) {
+        return false;
+    }
+    uint64_t delay_us = backoff_next(&d->backoff,
+                                     c->config->backoff,
+                                     c->config->backoff_base_us,
+                                     c->config->backoff_cap_us,
+                                     &e->rng);
+    d->retry_at_us = e->now_us + delay_us;
+    for (; r != NULL && !d->conn.dead; r = first_in(d, REQUEST_SETTLING)) {
+        enum verdict verdict = judge_refused(e, d, r, delay_us);
+        enum command_class class = request_class(e, r);
+        c->stats.retries[OUTCOME_NOT_APPLIED][class][verdict]++;
+        if (!verdict_is_retry(verdict)) {
+            request_give_up(
+                e, r, c, OUTCOME_NOT_APPLIED, verdict, "refused by the server");
+            continue;
+        }
+        request_move(r, REQUEST_BACKOFF);
+        request_trace_retry(e,
+                            r,
+                            c,
+                            OUTCOME_NOT_APPLIED,
+                            verdict,
+                            "refused by the server",
+                            delay_us);
+    }
+    return true;
+}
+
+void redis_refused_settle(struct engine *e, struct downstream *d)
+{
+    if (d->settling) {
+        return;
+    }
+    d->settling = true;
+    if (!settle_refused(e, d) && d->retry_at_us == 0) {
+        /* The first one got through: so may the others, in their order. */
+        struct request *r;
+        while (!d->conn.dead &&
+               (r = first_in(d, REQUEST_BACKOFF)) != NULL) {
+            try_again(e, d, r);
+        }
+    }
+    d->settling = false;
+    if (d->conn.dead) {
+        return;
+    }
+    if (d->n_settling == 0) {
+        d->retry_at_us = 0;
+        downstream_dispatch(e, d);
+    } else if (d->retry_at_us != 0) {
+        downstream_wake_at(e, d, d->retry_at_us);
+    }
+}
+
+void redis_refused_retry(struct engine *e, struct downstream *d)
+{
+    d->retry_at_us = 0;
+    struct request *r = first_in(d, REQUEST_BACKOFF);
+    if (r != NULL) {
+        try_again(e, d, r);
+    }
+}
+
+/* ---- messages ----------------------------------------------------------- */
+
+static void on_push(struct engine *e, struct upstream *u, struct message *m)
+{
+    struct downstream *d = u->owner;
+    if (d == NULL) {
+        u->endpoint->cluster->stats.pushes_dropped++;
+        chain_clear(e->memory, &u->partial);
+        return;
+    }
+    d->unwritten += u->partial.bytes;
+    chain_move(&d->conn.out, &u->partial);
+    downstream_write(e, d, m->buf, m->offset, m->len);
+}
+
+static void on_own(struct engine *e,
+                   struct upstream *u,
+                   struct request *r,
+                   struct message *m)
+{
+    bool is_ping = r->task == TASK_PING;
+    uint8_t step = r->step;
+    list_remove(&r->place);
+    request_free(e, r);
+    if (is_ping) {
+        chain_clear(e->memory, &u->partial);
+        u->ping_sent = false;
+        return;
+    }
+    size_t size = u->partial.bytes + m->len;
+    uint8_t *copy = memory_take(e->memory, size);
+    if (copy == NULL) {
+        e->stats.limit_memory++;
+        break_lane(e, u, "out of memory");
+        return;
+    }
+    size_t n = chain_copy(&u->partial, copy, size);
+    memcpy(copy + n, m->buf->data + m->offset, m->len);
+    chain_clear(e->memory, &u->partial);
+    handshake_reply(e, u, step, (struct span){ copy, size });
+    memory_give(e->memory, copy);
+}
+
+static void end_stream(struct engine *e,
+                       struct upstream *u,
+                       struct request *r,
+                       struct message *m)
+{
+    struct downstream *d = r->downstream;
+    u->streaming = false;
+    take_from_flight(u, r);
+    if (d == NULL) {
+        request_free(e, r);
+        return;
+    }
+    if (r->quiet || downstream_write(e, d, m->buf, m->offset, m->len)) {
+        downstream_end_stream(e, r);
+    }
+}
+
+static bool is_success(uint8_t type)
+{
+    return type != '-' && type != '!';
+}
+
+static void on_message(struct engine *e, struct upstream *u, struct message *m)
+{
+    if (m->type == '>') {
+        on_push(e, u, m);
+        return;
+    }
+    if (list_empty(&u->in_flight)) {
+        u->endpoint->cluster->stats.unexpected_replies++;
+        break_lane(e, u, "the server sent a reply nobody had asked for");
+        return;
+    }
+    struct request *r = CONTAINER_OF(u->in_flight.next, struct request, place);
+    if (r->task == TASK_PING || r->task == TASK_HANDSHAKE) {
+        on_own(e, u, r, m);
+        return;
+    }
+    if (r->sent_end > u->taken) {
+        u->endpoint->cluster->stats.reply_mismatch += !r->incomplete;
+        break_lane(e, u, "the server answered what was not sent yet");
+        return;
+    }
+    u->answered = true;
+    if (r->state == REQUEST_COMMITTED) {
+        end_stream(e, u, r, m);
+        return;
+    }
+    struct downstream *d = r->downstream;
+    if (d == NULL) {
+        chain_clear(e->memory, &u->partial);
+        take_from_flight(u, r);
+        request_free(e, r);
+        return;
+    }
+    if (is_success(m->type)) {
+        if (d->n_settling > 0) {
+            settle_overtake(e, d, r);
+        } else if (d->backoff.failures > 0) {
+            backoff_reset(&d->backoff);
+        }
+        if (r->task == TASK_LEDGER) {
+            redis_ledger_reply(e, u, r, message_head(u, m));
+        }
+    } else {
+        if (on_error(e, u, r, m)) {
+            return;
+        }
+        if (r->task == TASK_LEDGER) {
+            redis_session_dropped(e, d);
+        }
+    }
+    deliver(e, u, r, m);
+}
+
+/* ---- replies in parts ---------------------------------------------------- */
+
+/* A client that does not keep up: its lane is read no further until it has
+ * taken half of what it may be owed. */
+static void slow_down(struct engine *e, struct upstream *u, struct downstream *d)
+{
+    const struct listener_config *config = d->listener->config;
+    if (d->conn.dead || d->stalled_lane != NULL || u->link == NULL ||
+        d->unwritten + d->held < config->client_buffer_max) {
+        return;
+    }
+    e->stats.limit_client_buffer_max++;
+    d->stalled_lane = u;
+    d->stalled_us = e->now_us;
+    conn_pause(e, &u->link->conn, true);
+    downstream_stalled(e, d);
+}
+
+/* A reply is larger than reply_hold_max and its turn has come: from now on the
+ * client sees it, and it cannot be had from anywhere else. */
+static void begin_stream(struct engine *e, struct upstream *u, struct request *r)
+{
+    struct downstream *d = r->downstream;
+    u->streaming = true;
+    u->endpoint->cluster->stats.replies_streamed++;
+    request_move(r, REQUEST_COMMITTED);
+    request_drop_bytes(e, r);
+    if (d == NULL || r->quiet) {
+        chain_clear(e->memory, &u->partial);
+        return;
+    }
+    d->large_replies = true;
+    if (d->unwritten == 0) {
+        d->progress_us = e->now_us;
+    }
+    d->unwritten += u->partial.bytes;
+    chain_move(&d->conn.out, &u->partial);
+    conn_touch(e, &d->conn);
+}
+
+static void keep_partial(struct engine *e,
+                         struct upstream *u,
+                         struct buf *b,
+                         uint32_t offset,
+                         uint32_t len)
+{
+    struct request *r =
+        list_empty(&u->in_flight)
+            ? NULL
+            : CONTAINER_OF(u->in_flight.next, struct request, place);
+    if (u->streaming) {
+        assert(r != NULL);
+        struct downstream *d = r->downstream;
+        if (d != NULL && !r->quiet) {
+            downstream_write(e, d, b, offset, len);
+            slow_down(e, u, d);
+        }
+        return;
+    }
+    if (!chain_push_part(e->memory, &u->partial, b, offset, len)) {
+        e->stats.limit_memory++;
+        break_lane(e, u, "out of memory for a reply");
+        return;
+    }
+    if (u->partial.bytes <= u->endpoint->cluster->config->reply_hold_max ||
+        r == NULL || r->state != REQUEST_SENT || u->scanner.type == '>' ||
+        r->task == TASK_PING || r->task == TASK_HANDSHAKE ||
+        r->sent_end > u->taken) {
+        return;
+    }
+    struct downstream *d = r->downstream;
+    bool its_turn = d == NULL || d->requests.next == &r->arrival;
+    if (its_turn && !r->has_error) {
+        begin_stream(e, u, r);
+    }
+}
+
+static void on_raw(struct engine *e, struct upstream *u, struct slice s)
+{
+    struct downstream *d = u->owner;
+    if (downstream_write(e, d, s.buf, s.offset, s.len)) {
+        slow_down(e, u, d);
+    }
+}
+
+void upstream_bytes(struct engine *e, struct upstream *u, struct slice s)
+{
+    const struct upstream_config *config = u->endpoint->cluster->config;
+    const struct resp_limits limits = {
+        .bulk_max = config->reply_bulk_max,
+        .elements_max = config->reply_elements_max,
+    };
+    const struct upstream_conn *link = u->link;
+    struct slice rest = s;
+    u->active_us = e->now_us;
+    u->endpoint->cluster->stats.reply_bytes += s.len;
+    /* Anything below may end this connection; then the rest is void. */
+    while (rest.len > 0 && u->link == link && u->state != UPSTREAM_CLOSED) {
+        if (u->raw) {
+            on_raw(e, u, rest);
+            break;
+        }
+        size_t used = 0;
+        enum scan status =
+            resp_scan(&u->scanner, &limits, slice_data(&rest), rest.len, &used);
+        if (status == SCAN_DONE) {
+            struct message m;
+            m.buf = rest.buf;
+            m.offset = rest.offset;
+            m.len = (uint32_t)used;
+            m.type = u->scanner.type;
+            on_message(e, u, &m);
+        } else if (status == SCAN_MORE) {
+            keep_partial(e, u, rest.buf, rest.offset, (uint32_t)used);
+        } else {
+            break_lane(e, u, u->scanner.error);
+            break;
+        }
+        rest.offset += (uint32_t)used;
+        rest.len -= (uint32_t)used;
+    }
+    buf_unref(e->memory, s.buf);
+}

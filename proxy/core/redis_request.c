@@ -1,0 +1,489 @@
+/* What arrives from a client: each command is sent to the right lane, or
+ * answered here when it concerns the connection only (redis.md §2, §6). */
+#include <assert.h>
+#include <stdio.h>
+
+#include "proxy/core/state.h"
+
+static struct cluster *cluster_of(const struct downstream *d)
+{
+    return d->listener->cluster;
+}
+
+static bool is_private(const struct downstream *d)
+{
+    return d->lane != NULL && d->lane->owner == d;
+}
+
+static void give_up_here(struct engine *e,
+                         struct downstream *d,
+                         struct request *r,
+                         const char *why)
+{
+    request_give_up(
+        e, r, cluster_of(d), OUTCOME_NOT_SENT, GIVE_UP_POLICY, why);
+}
+
+/* How long the reply may take (redis.md §5 attempt_timeout). */
+static uint64_t patience_us(struct engine *e,
+                            const struct downstream *d,
+                            const struct request *r)
+{
+    uint64_t limit_us = cluster_of(d)->config->attempt_timeout_us;
+    if (limit_us == 0 || r->command == NULL ||
+        !(r->command->flags & COMMAND_BLOCKING)) {
+        return limit_us;
+    }
+    struct request_args args;
+    request_args_init(e, &args, r);
+    if (args.argc > 0 && args.argc <= REQUEST_ARGS_MAX &&
+        command_blocks(r->command, args.list, args.argc)) {
+        uint64_t own_us = command_block_us(r->command, args.list, args.argc);
+        limit_us = own_us == 0 ? 0 : own_us + 1000 * 1000;
+    }
+    request_args_fini(e, &args);
+    return limit_us;
+}
+
+static void submit(struct engine *e, struct downstream *d, struct request *r)
+{
+    r->open = true;
+    d->n_open++;
+    r->patience_us = patience_us(e, d, r);
+    upstream_submit(e, d->lane, r);
+}
+
+bool redis_bind_shared(struct engine *e, struct downstream *d)
+{
+    struct upstream *u = endpoint_shared_lane(
+        e, &cluster_of(d)->endpoint, downstream_session(e, d), d);
+    if (u == NULL) {
+        e->stats.limit_memory++;
+        return false;
+    }
+    downstream_bind(e, d, u);
+    return true;
+}
+
+enum lane_answer { LANE_READY, LANE_LATER, LANE_REFUSED };
+
+/* Move the client to a lane of its own; only with nothing in flight, so that
+ * order is kept (DESIGN.md §5). LANE_REFUSED: r has been answered. */
+static enum lane_answer want_private(struct engine *e,
+                                     struct downstream *d,
+                                     struct request *r)
+{
+    if (is_private(d)) {
+        return LANE_READY;
+    }
+    if (d->n_open > 0) {
+        return LANE_LATER;
+    }
+    struct endpoint *p = &cluster_of(d)->endpoint;
+    if (p->lanes_private >= cluster_of(d)->config->private_lanes_max) {
+        e->stats.limit_private_lanes_max++;
+        engine_trace_limit(e, cluster_of(d), "private_lanes_max");
+        give_up_here(e, d, r, "private_lanes_max connections are in use");
+        return LANE_REFUSED;
+    }
+    struct upstream *u = upstream_new(e, p, downstream_session(e, d), d);
+    if (u == NULL) {
+        e->stats.limit_memory++;
+        give_up_here(e, d, r, "out of memory");
+        return LANE_REFUSED;
+    }
+    downstream_bind(e, d, u);
+    return LANE_READY;
+}
+
+static bool bind_first(struct engine *e, struct downstream *d, struct request *r)
+{
+    if (cluster_of(d)->config->lanes == LANES_PRIVATE) {
+        return want_private(e, d, r) == LANE_READY;
+    }
+    if (!redis_bind_shared(e, d)) {
+        give_up_here(e, d, r, "out of memory");
+        return false;
+    }
+    return true;
+}
+
+/* ---- transactions (redis.md §6) ------------------------------------------ */
+
+static const char *null_array(const struct engine *e, const struct downstream *d)
+{
+    return downstream_session(e, d)->resp == 3 ? "_\r\n" : "*-1\r\n";
+}
+
+/* Its connection was lost while the block was open: nothing of it was
+ * executed, and nothing of it may be executed outside of it. */
+static void answer_in_broken_block(struct engine *e,
+                                   struct downstream *d,
+                                   struct request *r)
+{
+    enum command_id id = r->command != NULL ? r->command->id : COMMAND_OTHER;
+    bool sham = d->block == BLOCK_SHAM;
+    if (id == COMMAND_EXEC) {
+        bool null = d->watch_lost;
+        d->block = BLOCK_NONE;
+        d->watch_lost = false;
+        downstream_answer_text(
+            e,
+            r,
+            null ? null_array(e, d)
+                 : "-EXECABORT Transaction discarded because its server "
+                   "connection was lost before EXEC: nothing was executed\r\n");
+    } else if (id == COMMAND_DISCARD) {
+        d->block = BLOCK_NONE;
+        d->watch_lost = false;
+        downstream_answer_text(e, r, "+OK\r\n");
+    } else if (id == COMMAND_MULTI) {
+        downstream_answer_text(e, r, "-ERR MULTI calls can not be nested\r\n");
+    } else if (sham) {
+        downstream_answer_text(e, r, "+QUEUED\r\n");
+    } else {
+        cluster_of(d)->stats.not_applied++;
+        downstream_answer_text(
+            e,
+            r,
+            "-NOTAPPLIED the transaction lost its server connection before "
+            "EXEC: nothing was executed, EXEC will answer EXECABORT\r\n");
+    }
+}
+
+/* A command between MULTI and EXEC is the server's to judge. */
+static bool dispatch_in_block(struct engine *e,
+                              struct downstream *d,
+                              struct request *r)
+{
+    enum command_id id = r->command != NULL ? r->command->id : COMMAND_OTHER;
+    if (d->block != BLOCK_OPEN) {
+        answer_in_broken_block(e, d, r);
+        return true;
+    }
+    switch (id) {
+    case COMMAND_EXEC:
+    case COMMAND_DISCARD:
+        d->block = BLOCK_NONE;
+        d->watching = false;
+        break;
+    case COMMAND_CLIENT_REPLY:
+    case COMMAND_SUBSCRIBE:
+    case COMMAND_UNSUBSCRIBE:
+    case COMMAND_MONITOR:
+    case COMMAND_SYNC:
+        /* They would change how replies can be told apart. */
+        give_up_here(e, d, r, "not possible inside MULTI through redial");
+        return true;
+    case COMMAND_SELECT:
+    case COMMAND_AUTH:
+    case COMMAND_HELLO:
+    case COMMAND_CLIENT_SETNAME:
+    case COMMAND_CLIENT_TRACKING: d->session_unknown = true; break;
+    case COMMAND_OTHER:
+    case COMMAND_QUIT:
+    case COMMAND_RESET:
+    case COMMAND_MULTI:
+    case COMMAND_WATCH:
+    case COMMAND_UNWATCH:
+    case COMMAND_CLIENT_GETNAME:
+    case COMMAND_CLIENT_SETINFO:
+    case COMMAND_SCRIPT_CALL: break;
+    }
+    r->in_block = true;
+    submit(e, d, r);
+    return true;
+}
+
+static bool dispatch_multi(struct engine *e,
+                           struct downstream *d,
+                           struct request *r)
+{
+    if (d->watch_lost) {
+        /* A watched key may have changed while nobody watched: the block is
+         * taken, and EXEC answers null, "somebody changed a watched key". */
+        d->block = BLOCK_SHAM;
+        downstream_answer_text(e, r, "+OK\r\n");
+        return true;
+    }
+    enum lane_answer lane = want_private(e, d, r);
+    if (lane == LANE_READY) {
+        d->block = BLOCK_OPEN;
+        r->in_block = true;
+        submit(e, d, r);
+    }
+    return lane != LANE_LATER;
+}
+
+/* ---- connections of their own -------------------------------------------- */
+
+static bool dispatch_private(struct engine *e,
+                             struct downstream *d,
+                             struct request *r)
+{
+    enum lane_answer lane = want_private(e, d, r);
+    if (lane == LANE_READY) {
+        submit(e, d, r);
+    }
+    return lane != LANE_LATER;
+}
+
+/* From here on replies cannot be matched with requests: whatever the server
+ * sends goes to the client as it is. */
+static bool dispatch_raw(struct engine *e,
+                         struct downstream *d,
+                         struct request *r)
+{
+    if (d->n_open > 0) {
+        return false;
+    }
+    enum lane_answer lane = want_private(e, d, r);
+    if (lane == LANE_READY) {
+        r->task = TASK_RAW;
+        submit(e, d, r);
+    }
+    return lane != LANE_LATER;
+}
+
+static bool pass_raw(struct engine *e, struct downstream *d, struct request *r)
+{
+    if (!upstream_has_room(d->lane)) {
+        return false;
+    }
+    r->task = TASK_RAW;
+    submit(e, d, r);
+    return true;
+}
+
+static bool dispatch_blocking(struct engine *e,
+                              struct downstream *d,
+                              struct request *r)
+{
+    struct request_args args;
+    request_args_init(e, &args, r);
+    bool blocks = args.argc == 0 || args.argc > REQUEST_ARGS_MAX ||
+                  command_blocks(r->command, args.list, args.argc);
+    request_args_fini(e, &args);
+    if (blocks) {
+        return dispatch_private(e, d, r);
+    }
+    submit(e, d, r);
+    return true;
+}
+
+/* ---- answered here -------------------------------------------------------- */
+
+static void drop_new(struct engine *e, struct downstream *d)
+{
+    d->undispatched = NULL;
+    for (struct list_node *node = d->requests.next, *next;
+         node != &d->requests;
+         node = next) {
+        next = node->next;
+        struct request *r = CONTAINER_OF(node, struct request, arrival);
+        if (r->state == REQUEST_NEW) {
+            list_remove(node);
+            d->n_requests--;
+            request_free(e, r);
+        }
+    }
+}
+
+static bool dispatch_quit(struct engine *e,
+                          struct downstream *d,
+                          struct request *r)
+{
+    cluster_of(d)->stats.local_replies++;
+    d->closing = true;
+    downstream_answer_text(e, r, "+OK\r\n");
+    if (!d->conn.dead) {
+        drop_new(e, d);
+        downstream_finish(e, d);
+    }
+    return true;
+}
+
+static bool dispatch_reset(struct engine *e,
+                           struct downstream *d,
+                           struct request *r)
+{
+    if (d->n_open > 0) {
+        return false;
+    }
+    struct upstream *lane = endpoint_shared_lane(
+        e, &cluster_of(d)->endpoint, cluster_of(d)->fresh, d);
+    if (lane == NULL) {
+        give_up_here(e, d, r, "out of memory");
+        return true;
+    }
+    session_free(e, d->session);
+    d->session = NULL;
+    d->block = BLOCK_NONE;
+    d->watching = false;
+    d->watch_lost = false;
+    d->reply_off = false;
+    d->session_unknown = false;
+    downstream_bind(e, d, lane);
+    cluster_of(d)->stats.local_replies++;
+    r->quiet = false;
+    downstream_answer_text(e, r, "+RESET\r\n");
+    return true;
+}
+
+static bool dispatch_reply_mode(struct engine *e,
+                                struct downstream *d,
+                                struct request *r)
+{
+    struct request_args args;
+    request_args_init(e, &args, r);
+    struct span mode = args.argc == 3 ? args.list[2] : (struct span){ 0 };
+    bool on = span_is_word(mode, "ON");
+    bool off = span_is_word(mode, "OFF");
+    bool skip = span_is_word(mode, "SKIP");
+    request_args_fini(e, &args);
+    if (args.argc != 3 || !(on || off || skip)) {
+        submit(e, d, r); /* the server knows the words for this */
+        return true;
+    }
+    cluster_of(d)->stats.local_replies++;
+    if (on) {
+        d->reply_off = false;
+        r->quiet = false;
+    } else {
+        d->reply_off = d->reply_off || off;
+        d->reply_skip = skip && !d->reply_off;
+        r->quiet = true;
+    }
+    downstream_answer_text(e, r, "+OK\r\n");
+    return true;
+}
+
+static bool needs_password(const struct engine *e, const struct downstream *d)
+{
+    const struct listener_config *config = d->listener->config;
+    return config->auth == AUTH_OWN && config->password != NULL &&
+           !downstream_session(e, d)->authenticated;
+}
+
+static bool dispatch_by_id(struct engine *e,
+                           struct downstream *d,
+                           struct request *r)
+{
+    switch ((enum command_id)r->command->id) {
+    case COMMAND_AUTH: return redis_auth(e, d, r);
+    case COMMAND_HELLO: return redis_hello(e, d, r);
+    case COMMAND_SELECT: return redis_select(e, d, r);
+    case COMMAND_CLIENT_SETNAME: return redis_setname(e, d, r);
+    case COMMAND_CLIENT_GETNAME: return redis_getname(e, d, r);
+    case COMMAND_CLIENT_SETINFO: return redis_setinfo(e, d, r);
+    case COMMAND_CLIENT_REPLY: return dispatch_reply_mode(e, d, r);
+    case COMMAND_RESET: return dispatch_reset(e, d, r);
+    case COMMAND_QUIT: return dispatch_quit(e, d, r);
+    case COMMAND_MULTI: return dispatch_multi(e, d, r);
+    case COMMAND_SUBSCRIBE:
+    case COMMAND_UNSUBSCRIBE:
+    case COMMAND_MONITOR:
+    case COMMAND_SYNC: return dispatch_raw(e, d, r);
+    case COMMAND_WATCH: {
+        bool taken = dispatch_private(e, d, r);
+        d->watching = d->watching || taken;
+        return taken;
+    }
+    case COMMAND_UNWATCH:
+    case COMMAND_DISCARD:
+    case COMMAND_EXEC: /* outside of a block: harmless on any lane */
+        if (r->command->id == COMMAND_UNWATCH) {
+            d->watching = false;
+            d->watch_lost = false;
+        }
+        submit(e, d, r);
+        return true;
+    case COMMAND_CLIENT_TRACKING:
+    case COMMAND_SCRIPT_CALL:
+    case COMMAND_OTHER: break;
+    }
+    if (r->command->flags & COMMAND_PRIVATE) {
+        d->session_unknown =
+            d->session_unknown || r->command->class == CLASS_C;
+        return dispatch_private(e, d, r);
+    }
+    if (r->command->flags & COMMAND_BLOCKING) {
+        return dispatch_blocking(e, d, r);
+    }
+    submit(e, d, r);
+    return true;
+}
+
+static bool is_connection_command(const struct request *r)
+{
+    enum command_id id = r->command != NULL ? r->command->id : COMMAND_OTHER;
+    return id == COMMAND_AUTH || id == COMMAND_HELLO || id == COMMAND_QUIT ||
+           id == COMMAND_RESET;
+}
+
+static bool dispatch_special(struct engine *e,
+                             struct downstream *d,
+                             struct request *r)
+{
+    if (needs_password(e, d) && !is_connection_command(r)) {
+        cluster_of(d)->stats.local_replies++;
+        downstream_answer_text(e, r, "-NOAUTH Authentication required.\r\n");
+        return true;
+    }
+    if (d->block != BLOCK_NONE && r->command != NULL &&
+        (r->command->id == COMMAND_QUIT || r->command->id == COMMAND_RESET)) {
+        return dispatch_by_id(e, d, r);
+    }
+    if (d->block != BLOCK_NONE) {
+        return dispatch_in_block(e, d, r);
+    }
+    if (r->streaming) {
+        return dispatch_private(e, d, r);
+    }
+    if (d->large_replies && !is_private(d) && d->n_open == 0) {
+        /* Its large replies would keep others waiting on a shared lane. */
+        if (want_private(e, d, r) != LANE_READY) {
+            return true;
+        }
+    }
+    if (r->command == NULL) {
+        submit(e, d, r);
+        return true;
+    }
+    return dispatch_by_id(e, d, r);
+}
+
+/* Nothing about it concerns the connection: the common case. */
+static bool is_plain(const struct downstream *d, const struct request *r)
+{
+    const struct command *c = r->command;
+    if (d->block != BLOCK_NONE || r->streaming || d->large_replies ||
+        d->listener->config->auth == AUTH_OWN) {
+        return false;
+    }
+    return c == NULL || ((c->id == COMMAND_OTHER ||
+                          c->id == COMMAND_SCRIPT_CALL) &&
+                         !(c->flags & (COMMAND_PRIVATE | COMMAND_BLOCKING)));
+}
+
+bool redis_dispatch(struct engine *e, struct downstream *d, struct request *r)
+{
+    if (d->lane == NULL && !bind_first(e, d, r)) {
+        return true;
+    }
+    bool skip = d->reply_skip;
+    r->quiet = d->reply_off || skip;
+    d->reply_skip = false;
+    bool taken = true;
+    if (d->lane->raw) {
+        taken = pass_raw(e, d, r);
+    } else if (is_plain(d, r)) {
+        submit(e, d, r);
+    } else {
+        taken = dispatch_special(e, d, r);
+    }
+    if (!taken) {
+        d->reply_skip = skip;
+    }
+    return taken;
+}

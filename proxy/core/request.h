@@ -1,0 +1,110 @@
+/* One thing a client asked for, and the attempts to get it answered
+ * (DESIGN.md §4). */
+#ifndef CORE_REQUEST_H
+#define CORE_REQUEST_H
+
+#include "parser/commands.h"
+#include "proxy/core/buf.h"
+#include "proxy/core/list.h"
+#include "proxy/core/retry.h"
+
+struct engine;
+struct downstream;
+struct upstream;
+
+enum request_state {
+    REQUEST_NEW,       /* parsed; waits for its client's turn */
+    REQUEST_READY,     /* in upstream->waiting */
+    REQUEST_SENT,      /* in upstream->in_flight, unanswered */
+    REQUEST_SETTLING,  /* refused as not applied; waits for what is behind it */
+    REQUEST_BACKOFF,   /* waits for its next attempt */
+    REQUEST_COMMITTED, /* its reply has begun to reach the client */
+    REQUEST_DONE,      /* answered; waits for its turn to leave */
+    REQUEST_STATE_COUNT
+};
+
+/* What redial itself does with a request when its lane is up, instead of
+ * sending it as it came. */
+enum request_task {
+    TASK_FORWARD, /* send the bytes */
+    TASK_SESSION, /* HELLO, AUTH, SELECT on a new shared lane: the lane being
+                     up is the answer */
+    TASK_SETINFO, /* CLIENT SETINFO: the server's version decides */
+    TASK_LEDGER,  /* session command on a private lane: sent; on success the
+                     ledger is updated */
+    TASK_RAW,     /* SUBSCRIBE, MONITOR, SYNC and all behind them: sent, and its
+                     replies are not told apart */
+    TASK_PING,    /* the lane's own liveness check; no client */
+    TASK_HANDSHAKE, /* the lane's own */
+};
+
+struct request {
+    struct list_node arrival; /* in downstream->requests */
+    struct list_node place;   /* in the one list its state says it is in */
+    struct downstream *downstream; /* borrowed; NULL: nobody waits for it */
+    struct upstream *upstream;     /* borrowed; of the current attempt */
+    const struct command *command; /* static; NULL: not in the table */
+    struct slice part;  /* the bytes, or their beginning; owns a reference */
+    struct chain more;  /* the rest of a large request */
+    struct chain reply; /* held until it is this request's turn */
+    uint64_t sent_end;  /* position in the lane's stream behind its last byte */
+    uint64_t sent_us;
+    uint64_t arrived_us;
+    uint64_t patience_us; /* for its reply, once sent; 0: no limit */
+    uint64_t size;      /* bytes of the request */
+    uint32_t replays;   /* after AMBIGUOUS, so far */
+    uint32_t attempts;  /* times it was sent */
+    uint8_t state;      /* enum request_state */
+    uint8_t task;       /* enum request_task */
+    uint8_t step;       /* TASK_HANDSHAKE: which */
+    bool open;          /* counted in downstream->n_open */
+    bool quiet;         /* CLIENT REPLY OFF or SKIP: no reply to the client */
+    bool ambiguous;     /* an attempt was sent and never answered */
+    bool overtaken;     /* SETTLING: a later one on the same key took effect */
+    bool in_block;      /* between MULTI and EXEC, these included */
+    bool streaming;     /* larger than replay_bytes_max: sent as it arrives */
+    bool incomplete;    /* streaming, and its end has not arrived */
+    bool write_replay;  /* waits for the fence of its lane */
+    bool has_error;     /* reply holds the server's refusal */
+};
+
+/* A zeroed request of d (may be NULL) in state NEW, or NULL without memory. */
+struct request *request_new(struct engine *e, struct downstream *d);
+
+/* Change the state. Nothing else does. The lists are the callers': a request
+ * must be in none but `arrival` when it is moved. */
+void request_move(struct request *r, enum request_state next);
+
+/* Drop the bytes and free. r must be in no list. */
+void request_free(struct engine *e, struct request *r);
+
+/* Drop the bytes to send: no replay is possible any more. */
+void request_drop_bytes(struct engine *e, struct request *r);
+
+/* Copy a small request out of its read block, so that a long wait does not pin
+ * 64 KiB (DESIGN.md §7). */
+void request_compact(struct engine *e, struct request *r);
+
+enum { REQUEST_ARGS_MAX = 64 };
+
+/* The arguments of a request, for those who need more than its name. */
+struct request_args {
+    struct span list[REQUEST_ARGS_MAX]; /* the first ones */
+    size_t argc;                        /* all of them; 0: cannot be told */
+    void *copy;                         /* private: linear copy, or NULL */
+};
+
+/* Split a request again. Pair with request_args_fini(). Never fails: argc is 0
+ * when memory is short or the request is still incomplete. */
+void request_args_init(struct engine *e,
+                       struct request_args *args,
+                       const struct request *r);
+void request_args_fini(struct engine *e, struct request_args *args);
+
+/* The class after argument rules. */
+enum command_class request_class(struct engine *e, const struct request *r);
+
+/* "GET", or "unknown command". */
+const char *request_name(const struct request *r);
+
+#endif

@@ -1,0 +1,172 @@
+/* One lane: a server connection that is opened again when it is lost, its
+ * handshake, its unanswered requests in order, and its liveness (redis.md
+ * §5). */
+#ifndef CORE_UPSTREAM_H
+#define CORE_UPSTREAM_H
+
+#include "parser/resp.h"
+#include "proxy/core/backoff.h"
+#include "proxy/core/conn.h"
+#include "proxy/core/list.h"
+#include "proxy/core/request.h"
+#include "proxy/core/timers.h"
+
+struct downstream;
+struct endpoint;
+struct session;
+
+enum upstream_state {
+    UPSTREAM_IDLE,       /* not open, and nobody needs it */
+    UPSTREAM_WAITING,    /* backoff before the next attempt */
+    UPSTREAM_RESOLVING,
+    UPSTREAM_CONNECTING,
+    UPSTREAM_HANDSHAKE,
+    UPSTREAM_UP,
+    UPSTREAM_CLOSED, /* will be freed */
+    UPSTREAM_STATE_COUNT
+};
+
+/* The border's side of one connection of a lane. A lane that reconnects gets a
+ * new one, so that the old name can be told to the shell in peace. */
+struct upstream_conn {
+    struct conn conn;
+    struct upstream *upstream; /* borrowed; NULL: given up */
+};
+
+struct upstream {
+    struct list_node endpoint_node; /* in endpoint->lanes */
+    struct endpoint *endpoint;      /* borrowed */
+    struct upstream_conn *link;     /* owned until given up; NULL: not open */
+    struct session *session;        /* owned: identity, db, RESP version */
+    struct downstream *owner;       /* private lane: whose; NULL: shared */
+    struct list_node clients;       /* downstreams bound to a shared lane */
+    unsigned n_clients;
+    unsigned index; /* among shared lanes of one session */
+
+    uint8_t state; /* enum upstream_state */
+    bool pinned;   /* the default lane: stays open without clients */
+    bool raw;      /* private: replies are passed on unread (SUBSCRIBE...) */
+    bool streaming;       /* the head request's reply is being passed on */
+    bool unauthenticated; /* the server wants AUTH, and nobody gave us one */
+    bool answered;  /* this connection has answered a client's request */
+    bool ping_sent; /* a liveness PING is out */
+    bool fence_needed;  /* the lost connection may still deliver what it got */
+    bool fence_done;    /* and has been killed by the server */
+    bool client_error; /* the handshake was refused: error is for the client */
+
+    struct list_node waiting;   /* READY requests, in order */
+    struct list_node in_flight; /* SENT requests, in order */
+    uint64_t queued_end;        /* bytes queued on this connection so far */
+    uint64_t taken;             /* of these, taken by the kernel */
+
+    struct resp_scanner scanner;
+    struct chain partial; /* of a reply that is not complete */
+    unsigned address_next; /* which resolved address is tried next */
+    struct backoff backoff;
+    struct timer timer;
+    uint64_t deadline_us; /* of connect or handshake; of a PING */
+    uint64_t active_us;   /* last byte from the server */
+    uint64_t client_id;   /* the server's id of this connection; 0: unknown */
+    uint64_t fence_id;    /* an old connection to be killed first; 0: none */
+    struct chain hello;   /* the server's reply to our HELLO */
+    struct address address; /* the one in use */
+};
+
+/* A lane for that session; copies it. owner NULL means shared. It is IDLE.
+ * Returns NULL when memory is short. */
+struct upstream *upstream_new(struct engine *e,
+                              struct endpoint *p,
+                              const struct session *session,
+                              struct downstream *owner);
+/* End a lane for good: it is CLOSED. It must have no clients, and no requests
+ * that a client waits for. */
+void upstream_free(struct engine *e, struct upstream *u, const char *why);
+/* Free the memory of lanes that have ended. */
+void upstreams_release(struct engine *e);
+
+/* Open the connection if it is IDLE. */
+void upstream_want(struct engine *e, struct upstream *u);
+
+/* Send r now if the lane is up and has room, else let it wait. r is NEW or
+ * BACKOFF; it may be answered with an error at once (limits, fail fast). */
+void upstream_submit(struct engine *e, struct upstream *u, struct request *r);
+
+/* Put r on the wire. The lane is UP. */
+void upstream_send(struct engine *e, struct upstream *u, struct request *r);
+
+/* Take r out of u->waiting: its state is to be changed next. */
+void upstream_unhold(struct engine *e, struct upstream *u, struct request *r);
+/* Let r wait, in front of a node of u->waiting. */
+void upstream_hold(struct engine *e,
+                   struct upstream *u,
+                   struct request *r,
+                   struct list_node *before);
+
+/* Whether more bytes may be queued (lane_buffer_max). */
+bool upstream_has_room(const struct upstream *u);
+
+/* Answer a request in flight without waiting for its reply: its client will
+ * not be there. Always leaves a stand-in for the order of replies; false
+ * without memory for it. */
+bool upstream_abandon(struct engine *e, struct request *r);
+
+/* Forget a request in flight that nobody waits for. */
+void upstream_drop_orphan(struct engine *e,
+                          struct upstream *u,
+                          struct request *r);
+
+/* Send what waits, as far as the lane allows. */
+void upstream_flush(struct engine *e, struct upstream *u);
+
+/* Queue a request of the lane's own (PING, handshake). False: no memory. */
+bool upstream_send_own(struct engine *e,
+                       struct upstream *u,
+                       enum request_task task,
+                       uint8_t step,
+                       struct span bytes);
+
+/* Why a connection was lost. */
+struct upstream_loss {
+    const char *why;     /* words */
+    bool peer_ended;     /* FIN or RST was seen: nothing can run any more */
+    bool timeout;        /* no reply in attempt_timeout, or no PONG */
+    bool tell;           /* the shell must be asked to close it */
+};
+
+/* The connection is gone, or is given up now. Its requests are settled; the
+ * lane is opened again if anybody needs it. */
+void upstream_lost(struct engine *e,
+                   struct upstream *u,
+                   const struct upstream_loss *loss);
+
+/* The handshake is complete: use the lane. */
+void upstream_up(struct engine *e, struct upstream *u);
+
+/* The server refuses this session: answer those who asked for it. text is the
+ * server's error reply. */
+void upstream_refused(struct engine *e, struct upstream *u, struct span text);
+
+void upstream_resolved(struct engine *e,
+                       struct upstream *u,
+                       const struct event *event);
+void upstream_connected(struct engine *e, struct upstream *u, int error);
+void upstream_closed(struct engine *e, struct upstream *u, int error);
+void upstream_written(struct engine *e, struct upstream *u, uint64_t count);
+void upstream_timeout(struct engine *e, struct upstream *u);
+/* redis_reply.c: s is owned. */
+void upstream_bytes(struct engine *e, struct upstream *u, struct slice s);
+
+/* Wait for the next event at that time at the latest. */
+void upstream_wake_at(struct engine *e, struct upstream *u, uint64_t at_us);
+
+const char *upstream_state_name(enum upstream_state s);
+
+/* redis_handshake.c (redis.md §5 "HANDSHAKE"). */
+void handshake_begin(struct engine *e, struct upstream *u);
+void handshake_reply(struct engine *e,
+                     struct upstream *u,
+                     uint8_t step,
+                     struct span reply);
+void handshake_again(struct engine *e, struct upstream *u);
+
+#endif
