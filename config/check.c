@@ -1,9 +1,11 @@
 #include "config/check.h"
 
 #include <assert.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "config/address.h"
+#include "config/expand.h"
 #include "config/problem.h"
 
 static const struct draft_section *section_of(const struct draft *d,
@@ -28,18 +30,35 @@ static const struct upstream_config *find_upstream(const struct config *c,
 
 static void report_no_upstream(const struct config *c,
                                const struct draft *d,
-                               const struct draft_entry *reference)
+                               const char *place,
+                               const char *name)
 {
     char hint[SUGGESTION_TEXT_MAX];
     struct suggestion s;
-    suggestion_init(&s, reference->value, strlen(reference->value));
+    suggestion_init(&s, name, strlen(name));
     for (size_t i = 0; i < c->n_upstreams; i++) {
         suggestion_offer(&s, c->upstreams[i].name);
     }
     suggestion_format(&s, hint);
-    problem_add(d->problems, reference->place,
-                "there is no section [upstream %.63s]%s", reference->value,
-                hint);
+    problem_add(d->problems, place, "there is no section [upstream %.63s]%s",
+                name, hint);
+}
+
+static void link_by_name(struct config *c,
+                         struct listener_config *l,
+                         const struct draft *d,
+                         const struct draft_entry *reference)
+{
+    char *name = expand_references(reference->value, d->source,
+                                   reference->place, d->problems);
+    if (name == NULL) {
+        return;
+    }
+    l->upstream = find_upstream(c, name);
+    if (l->upstream == NULL) {
+        report_no_upstream(c, d, reference->place, name);
+    }
+    free(name);
 }
 
 static void link_listener(struct config *c,
@@ -50,10 +69,7 @@ static void link_listener(struct config *c,
         section_of(d, SECTION_LISTENER, l->name);
     const struct draft_entry *reference = draft_find(section, "upstream");
     if (reference != NULL) {
-        l->upstream = find_upstream(c, reference->value);
-        if (l->upstream == NULL) {
-            report_no_upstream(c, d, reference);
-        }
+        link_by_name(c, l, d, reference);
         return;
     }
     l->upstream = find_upstream(c, "default");

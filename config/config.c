@@ -13,10 +13,6 @@
 #include "config/url.h"
 #include "config/value.h"
 
-enum {
-    OVERRIDES_MAX = 1000
-};
-
 /* One load. Everything borrowed. */
 struct loader {
     const struct config_source *source;
@@ -86,12 +82,6 @@ static void set_override(const struct loader *l,
     unsigned level = 0;
     if (value_word(e->option, text, &level, why) != VALUE_OK) {
         report_value(l, e, why);
-        return;
-    }
-    if (u->n_overrides == OVERRIDES_MAX) {
-        problem_add(l->problems, e->place,
-                    "[upstream %s] has more than %d overrides of replay",
-                    u->name, (int)OVERRIDES_MAX);
         return;
     }
     struct replay_override *grown =
@@ -178,7 +168,7 @@ static void apply_entry(const struct loader *l,
                         void *base)
 {
     if (e->option->type == OPTION_REFERENCE) {
-        return; /* a name, looked up when all sections are there */
+        return; /* looked up when all sections are there */
     }
     char *text = expand_references(e->value, l->source, e->place, l->problems);
     if (text == NULL) {

@@ -10,7 +10,10 @@
 static const char default_name[] = "default";
 
 enum {
-    PLACE_TEXT_MAX = 512
+    PLACE_TEXT_MAX = 512,
+    FILE_MAX = 1024 * 1024,
+    SECTIONS_MAX = 1000,
+    KEYS_MAX = 1100 /* every option, and 1000 overrides */
 };
 
 const struct draft_section *draft_find_section(const struct draft *d,
@@ -55,13 +58,23 @@ static const char *copy(struct draft *d, const char *text)
     return result;
 }
 
-/* Returns NULL without memory, which is then a problem already. */
+/* Returns NULL when there is no room, which is then a problem already. */
 static struct draft_section *add_section(struct draft *d,
                                          enum section_kind kind,
                                          const char *name,
                                          const char *place,
                                          enum layer layer)
 {
+    size_t count = 0;
+    struct draft_section **tail = &d->sections;
+    for (; *tail != NULL; tail = &(*tail)->next) {
+        count++;
+    }
+    if (count == SECTIONS_MAX) {
+        problem_add(d->problems, place, "there are more than %d sections",
+                    (int)SECTIONS_MAX);
+        return NULL;
+    }
     struct draft_section *s = arena_get(&d->arena, sizeof(*s));
     if (s == NULL) {
         problem_no_memory(d->problems);
@@ -73,10 +86,6 @@ static struct draft_section *add_section(struct draft *d,
     s->layer = layer;
     if (s->name == NULL || s->place == NULL) {
         return NULL;
-    }
-    struct draft_section **tail = &d->sections;
-    while (*tail != NULL) {
-        tail = &(*tail)->next;
     }
     *tail = s;
     return s;
@@ -159,6 +168,32 @@ static void report_unknown_key(struct draft *d,
                 key, section_get(section->kind)->name, hint);
 }
 
+/* A new entry at the end. Returns NULL when there is no room, which is then a
+ * problem already. */
+static struct draft_entry *append_entry(struct draft *d,
+                                        struct draft_section *section,
+                                        const char *place)
+{
+    size_t count = 0;
+    struct draft_entry **tail = &section->entries;
+    for (; *tail != NULL; tail = &(*tail)->next) {
+        count++;
+    }
+    if (count == KEYS_MAX) {
+        problem_add(d->problems, place, "section [%s %s] has more than %d keys",
+                    section_get(section->kind)->name, section->name,
+                    (int)KEYS_MAX);
+        return NULL;
+    }
+    *tail = arena_get(&d->arena, sizeof(**tail));
+    if (*tail == NULL) {
+        problem_no_memory(d->problems);
+        return NULL;
+    }
+    (*tail)->key = "";
+    return *tail;
+}
+
 /* Put a key into a section; a later layer replaces an earlier one. */
 static void add_entry(struct draft *d,
                       struct draft_section *section,
@@ -192,16 +227,10 @@ static void add_entry(struct draft *d,
         return;
     }
     if (e == NULL) {
-        struct draft_entry **tail = &section->entries;
-        while (*tail != NULL) {
-            tail = &(*tail)->next;
-        }
-        e = arena_get(&d->arena, sizeof(*e));
+        e = append_entry(d, section, place);
         if (e == NULL) {
-            problem_no_memory(d->problems);
             return;
         }
-        *tail = e;
     }
     e->option = o;
     e->key = key;
@@ -342,6 +371,10 @@ static void read_file(struct draft *d, const struct config_source *source)
                              .on_entry = on_file_entry,
                              .on_problem = on_file_problem,
                              .context = &r };
+    if (source->text_len > FILE_MAX) {
+        problem_add(d->problems, r.file_name, "the file is larger than 1 MiB");
+        return;
+    }
     ini_read(source->text, source->text_len, &sink);
 }
 
@@ -531,7 +564,10 @@ void draft_init(struct draft *d,
                 const struct config_source *source,
                 struct config_problems *problems)
 {
-    *d = (struct draft){ .problems = problems };
+    size_t before = problems->n;
+    const char *origin =
+        source->file_name != NULL ? source->file_name : "command line";
+    *d = (struct draft){ .source = source, .problems = problems };
     if (source->text != NULL) {
         read_file(d, source);
     }
@@ -539,16 +575,15 @@ void draft_init(struct draft *d,
     for (size_t i = 0; i < source->n_sets; i++) {
         read_set(d, source->sets[i]);
     }
-    if (count_sections(d, SECTION_UPSTREAM) == 0) {
-        problem_add(problems,
-                    source->file_name != NULL ? source->file_name
-                                              : "command line",
+    /* With other problems, this one may only follow from them. */
+    if (count_sections(d, SECTION_UPSTREAM) == 0 && problems->n == before) {
+        problem_add(problems, origin,
                     "no server to speak to: type 'redial "
                     "redis://127.0.0.1:6379', or name a file with -c that has "
                     "a section [upstream default]");
     }
     if (count_sections(d, SECTION_LISTENER) == 0) {
-        (void)add_section(d, SECTION_LISTENER, default_name, "default",
+        (void)add_section(d, SECTION_LISTENER, default_name, origin,
                           LAYER_FILE);
     }
 }

@@ -37,8 +37,9 @@ struct draft_section {
 
 struct draft {
     struct arena arena;
-    struct draft_section *sections;   /* in the order of appearance */
-    struct config_problems *problems; /* borrowed */
+    struct draft_section *sections;     /* in the order of appearance */
+    const struct config_source *source; /* borrowed */
+    struct config_problems *problems;   /* borrowed */
 };
 
 /* Gather everything. Problems go to problems. */

@@ -23,12 +23,13 @@ static void print_entry(const struct printer *p,
     print(p, key);
     print(p, " = ");
     /* A plain "${" must not become a reference. */
-    for (const char *at = value; *at != '\0'; at++) {
-        if (at[0] == '$' && at[1] == '{') {
-            print(p, "$");
-        }
-        p->write(p->context, at, 1);
+    for (const char *plain = strstr(value, "${"); plain != NULL;
+         plain = strstr(value, "${")) {
+        p->write(p->context, value, (size_t)(plain - value));
+        print(p, "$${");
+        value = plain + 2;
     }
+    print(p, value);
     print(p, "\n");
 }
 

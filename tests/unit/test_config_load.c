@@ -270,7 +270,7 @@ static void several_sections_need_a_name(void **state)
     refuse(&source,
            "--set upstream.retries: which upstream? There are several and none "
            "is named 'default'; write --set upstream.NAME.key=value\n"
-           "default: [listener default] must say which of the upstreams it "
+           "f: [listener default] must say which of the upstreams it "
            "means: upstream = a\n");
 }
 
@@ -407,7 +407,51 @@ static void more_problems_than_the_list_holds_are_cut(void **state)
     config_problems_fini(&p);
 }
 
+/* A file with count lines such as "before 7 behind" is refused. */
+static void refuse_many(const char *head,
+                        const char *before,
+                        const char *behind,
+                        size_t count,
+                        const char *expected)
+{
+    size_t room = 1024 * 1024 + 100 * 1024;
+    char *text = malloc(room);
+    assert_non_null(text);
+    size_t len = strlen(head);
+    memcpy(text, head, len + 1);
+    for (size_t i = 0; i < count; i++) {
+        int n =
+            snprintf(text + len, room - len, "%s%zu%s\n", before, i, behind);
+        assert_in_range(n, 1, room - len - 1);
+        len += (size_t)n;
+    }
+    refuse_file(text, expected);
+    free(text);
+}
+
+static void too_many_sections_or_keys_are_refused(void **state)
+{
+    (void)state;
+    refuse_many("[upstream u]\naddress = h:1\n", "replay.C", " = all", 1100,
+                "f:1102: section [upstream u] has more than 1100 keys\n");
+    refuse_many("[upstream u]\naddress = h:1\n[listener l]\nupstream = u\n",
+                "[upstream v", "]\naddress=h:1", 999,
+                "f:2001: there are more than 1000 sections\n");
+    refuse_many("[upstream u]\naddress = h:1\n", "# no more than a comment ",
+                " of many", 28000, "f: the file is larger than 1 MiB\n");
+}
+
 /* References --- */
+
+static void a_reference_may_name_the_upstream(void **state)
+{
+    (void)state;
+    struct config *c = load_file("[upstream a]\naddress = a:1\n"
+                                 "[upstream EMPTYx]\naddress = b:1\n"
+                                 "[listener l]\nupstream = EMPTY${EMPTY}x\n");
+    assert_ptr_equal(c->listeners[0].upstream, &c->upstreams[1]);
+    config_free(c);
+}
 
 static void references_are_replaced(void **state)
 {
@@ -714,7 +758,9 @@ int main(void)
         cmocka_unit_test(a_zero_byte_is_a_problem),
         cmocka_unit_test(lines_of_198_bytes_are_read_and_longer_ones_refused),
         cmocka_unit_test(more_problems_than_the_list_holds_are_cut),
+        cmocka_unit_test(too_many_sections_or_keys_are_refused),
         cmocka_unit_test(references_are_replaced),
+        cmocka_unit_test(a_reference_may_name_the_upstream),
         cmocka_unit_test(bad_references_are_told),
         cmocka_unit_test(no_problem_shows_a_secret),
         cmocka_unit_test(a_url_and_its_parts_are_one_thing),
