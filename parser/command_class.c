@@ -879,7 +879,8 @@ static enum command_class eval_rule(const struct call *c)
         return CLASS_N;
     }
     line.len = (size_t)(lf - line.data);
-    if (!span_equal(next_word(&line, ' '), span_of("#!lua"))) {
+    if (line.len == 0 || *line.data != '#' ||
+        !span_equal(next_word(&line, ' '), span_of("#!lua"))) {
         return CLASS_N;
     }
     while (line.len > 0) {

@@ -14,10 +14,9 @@ enum {
 /* Read an unsigned number that ends with '\r', wholly in [p, end). Returns
  * where the '\r' is, or NULL when there is no such number: then the careful,
  * resumable way decides what it is. Meant for the fast path. */
-__attribute__((noinline, unused)) static const uint8_t *number_line_long(
-    const uint8_t *p,
-    const uint8_t *end,
-    uint64_t *number)
+static inline const uint8_t *number_line_long(const uint8_t *p,
+                                              const uint8_t *end,
+                                              uint64_t *number)
 {
     const uint8_t *first = p;
     uint64_t n = 0;
