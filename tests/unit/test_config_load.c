@@ -274,6 +274,23 @@ static void several_sections_need_a_name(void **state)
            "means: upstream = a\n");
 }
 
+static void set_alone_is_enough(void **state)
+{
+    (void)state;
+    static const char *const sets[] = { "upstream.default.address=h:1" };
+    struct config_source source = { .sets = sets, .n_sets = 1 };
+    struct config *c = load(&source);
+    assert_string_equal(c->upstreams[0].address.host, "h");
+    config_free(c);
+}
+
+static void problems_stay_on_one_line(void **state)
+{
+    (void)state;
+    refuse_set("log.a\nb=1",
+               "--set log.a?b: unknown key 'a?b' in section [log]\n");
+}
+
 /* Files --- */
 
 static void every_way_to_write_a_line_is_read(void **state)
@@ -364,6 +381,15 @@ static void a_zero_byte_is_a_problem(void **state)
            "f:2: there is a control character in this line\n"
            "f:1: [upstream default] has no address; write address = host:port "
            "or url = redis://host:port, or give a URL on the command line\n");
+}
+
+static void a_section_name_that_is_too_long_is_refused(void **state)
+{
+    (void)state;
+    char text[256] = "[";
+    memset(text + 1, 'x', 150);
+    memcpy(text + 151, "]\n", 3);
+    refuse_file(text, "f:1: the section's name is too long\n");
 }
 
 static void lines_of_198_bytes_are_read_and_longer_ones_refused(void **state)
@@ -496,6 +522,26 @@ static void bad_references_are_told(void **state)
                                     .text = "[upstream]\nurl=${HOST}",
                                     .text_len = 22 };
     refuse(&source, "f:2: the environment has no variable 'HOST'\n");
+}
+
+static char *endless(void *context, const char *path)
+{
+    (void)context;
+    (void)path;
+    char *text = malloc(70000);
+    assert_non_null(text);
+    memset(text, 'x', 69999);
+    text[69999] = '\0';
+    return text;
+}
+
+static void values_have_a_longest_length(void **state)
+{
+    (void)state;
+    struct config_source source =
+        loaded_source("[upstream u]\naddress = h:1\npassword = a${file:/x}\n");
+    source.read_file = endless;
+    refuse(&source, "f:3: the value is longer than 65536 bytes\n");
 }
 
 static void no_problem_shows_a_secret(void **state)
@@ -703,6 +749,8 @@ static void what_is_printed_loads_to_the_same(void **state)
                                  "[upstream u]\nurl = redis://[::1]:1/4\n"
                                  "replay.prefix.s:= all\n"
                                  "replay.incr = none\nbackoff = none\n"
+                                 "replay.script.e0e1f9fabfc9d4800c877a703b82"
+                                 "3ac0578ff8db = read\n"
                                  "retry = off\nretries = -1\n"
                                  "budget_ratio = 12.5%\n"
                                  "retry_on_error = none\n"
@@ -752,16 +800,20 @@ int main(void)
         cmocka_unit_test(the_only_section_is_the_default_one),
         cmocka_unit_test(wrong_sets_are_told_with_a_suggestion),
         cmocka_unit_test(several_sections_need_a_name),
+        cmocka_unit_test(set_alone_is_enough),
+        cmocka_unit_test(problems_stay_on_one_line),
         cmocka_unit_test(every_way_to_write_a_line_is_read),
         cmocka_unit_test(a_name_may_be_left_out_for_the_default),
         cmocka_unit_test(all_problems_of_a_file_are_told),
         cmocka_unit_test(a_zero_byte_is_a_problem),
+        cmocka_unit_test(a_section_name_that_is_too_long_is_refused),
         cmocka_unit_test(lines_of_198_bytes_are_read_and_longer_ones_refused),
         cmocka_unit_test(more_problems_than_the_list_holds_are_cut),
         cmocka_unit_test(too_many_sections_or_keys_are_refused),
         cmocka_unit_test(references_are_replaced),
         cmocka_unit_test(a_reference_may_name_the_upstream),
         cmocka_unit_test(bad_references_are_told),
+        cmocka_unit_test(values_have_a_longest_length),
         cmocka_unit_test(no_problem_shows_a_secret),
         cmocka_unit_test(a_url_and_its_parts_are_one_thing),
         cmocka_unit_test(set_wins_over_parts_of_a_url),

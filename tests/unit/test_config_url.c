@@ -30,6 +30,7 @@ static void good_urls_are_taken_apart(void **state)
         { "redis://[::1]:6380/15", "[::1]:6380", "", "", 15 },
         { "redis://u:p@h:1/2", "h:1", "u", "p", 2 },
         { "redis://:p@h", "h:6379", "", "p", -1 },
+        { "redis://:%2f@h", "h:6379", "", "/", -1 },
         { "redis://u%40x:a%2Fb%25@h", "h:6379", "u@x", "a/b%", -1 },
         { "redis://:a/b?c@d:e@h:1/2", "h:1", "", "a/b?c@d:e", 2 },
         { "redis+unix:///run/r.sock", "unix:/run/r.sock", "", "", -1 },

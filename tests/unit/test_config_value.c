@@ -354,6 +354,32 @@ static void the_longest_path_of_a_unix_socket_is_107_bytes(void **state)
                         "the path of a Unix socket has at most 107 bytes");
 }
 
+static void the_longest_host_name_has_255_characters(void **state)
+{
+    (void)state;
+    struct address a;
+    char text[300];
+    memset(text, 'x', sizeof(text));
+    memcpy(text + 255, ":1", 3);
+    assert_null(address_parse(text, false, &a));
+    assert_int_equal(strlen(a.host), 255);
+    char printed[ADDRESS_TEXT_MAX];
+    address_format(&a, printed);
+    assert_string_equal(printed, text);
+
+    memcpy(text + 255, "x:1", 4);
+    assert_string_equal(address_parse(text, false, &a),
+                        "a host name has at most 255 characters");
+}
+
+static void words_have_names(void **state)
+{
+    (void)state;
+    assert_string_equal(backoff_kind_name(BACKOFF_EQUAL_JITTER),
+                        "equal_jitter");
+    assert_string_equal(replay_level_name(REPLAY_CONVERGENT), "convergent");
+}
+
 static void only_listeners_take_every_address(void **state)
 {
     (void)state;
@@ -453,6 +479,8 @@ int main(void)
         cmocka_unit_test(addresses_have_four_forms),
         cmocka_unit_test(bad_addresses_are_refused),
         cmocka_unit_test(the_longest_path_of_a_unix_socket_is_107_bytes),
+        cmocka_unit_test(the_longest_host_name_has_255_characters),
+        cmocka_unit_test(words_have_names),
         cmocka_unit_test(only_listeners_take_every_address),
         cmocka_unit_test(only_loopback_and_unix_are_local),
         cmocka_unit_test(numbers_print_as_they_read),
