@@ -11,13 +11,20 @@ enum {
     NUMBER_DIGITS_SAFE = 18
 };
 
-/* Read an unsigned number that ends with '\r', wholly in [p, end). Returns
- * where the '\r' is, or NULL when there is no such number: then the careful,
- * resumable way decides what it is. Meant for the fast path. */
-static inline const uint8_t *number_line_long(const uint8_t *p,
-                                              const uint8_t *end,
-                                              uint64_t *number)
+/* An unsigned number and where the '\r' behind it is; NULL: there is no such
+ * number in the buffer, and the careful, resumable way decides what it is.
+ * Returned in two registers. */
+struct number_line {
+    const uint8_t *end;
+    uint64_t number;
+};
+
+/* Out of line: few lengths have more than two digits. */
+__attribute__((noinline, unused)) static struct number_line number_line_long(
+    const uint8_t *p,
+    const uint8_t *end)
 {
+    const struct number_line none = { NULL, 0 };
     const uint8_t *first = p;
     uint64_t n = 0;
 
@@ -27,34 +34,33 @@ static inline const uint8_t *number_line_long(const uint8_t *p,
     for (; p < end; p++) {
         unsigned digit = (unsigned)*p - '0';
         if (digit > 9) {
-            *number = n;
-            return *p == '\r' && p > first && (*first != '0' || p == first + 1)
-                       ? p
-                       : NULL;
+            break;
         }
         n = n * 10 + digit;
     }
-    return NULL;
+    if (p == end || *p != '\r' || p == first ||
+        (*first == '0' && p > first + 1)) {
+        return none;
+    }
+    return (struct number_line){ p, n };
 }
 
-/* The same, quickest for the one or two digits that most lengths have. */
-static inline const uint8_t *number_line(const uint8_t *p,
-                                         const uint8_t *end,
-                                         uint64_t *number)
+/* Read a number that begins at p and ends with '\r', wholly in [p, end). Meant
+ * for the fast path. */
+static inline struct number_line number_line(const uint8_t *p,
+                                             const uint8_t *end)
 {
     if (end - p >= 3) {
         unsigned tens = (unsigned)p[0] - '0';
-        unsigned ones = (unsigned)p[1] - '0';
         if (p[1] == '\r' && tens <= 9) {
-            *number = tens;
-            return p + 1;
+            return (struct number_line){ p + 1, tens };
         }
+        unsigned ones = (unsigned)p[1] - '0';
         if (p[2] == '\r' && tens - 1 <= 8 && ones <= 9) {
-            *number = tens * 10 + ones;
-            return p + 2;
+            return (struct number_line){ p + 2, tens * 10 + ones };
         }
     }
-    return number_line_long(p, end, number);
+    return number_line_long(p, end);
 }
 
 /* Read a whole span as a signed 64-bit number. Returns false when it is

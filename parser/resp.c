@@ -96,21 +96,20 @@ static inline const uint8_t *blob_end(const uint8_t *p,
                                       const uint8_t *end,
                                       uint64_t bulk_max)
 {
-    uint64_t size = 0;
-    const uint8_t *body = number_line(p, end, &size);
+    const struct number_line size = number_line(p, end);
 
-    if (body == NULL) {
+    if (size.end == NULL) {
         /* the null of RESP2, the answer to every miss */
         bool null = end - p >= 4 && memcmp(p, "-1\r\n", 4) == 0;
         return null && p[-1] == '$' ? p + 4 : NULL;
     }
-    /* size has at most 18 digits: the sum cannot overflow */
-    if (size > bulk_max || (uint64_t)(end - body) < size + 4 ||
-        body[1] != '\n') {
+    /* at most 18 digits: the sum cannot overflow */
+    if (size.number > bulk_max ||
+        (uint64_t)(end - size.end) < size.number + 4 || size.end[1] != '\n') {
         return NULL;
     }
-    body += 2 + size;
-    return body[0] == '\r' && body[1] == '\n' ? body + 2 : NULL;
+    const uint8_t *tail = size.end + 2 + size.number;
+    return tail[0] == '\r' && tail[1] == '\n' ? tail + 2 : NULL;
 }
 
 /* Pass one value of one line or blob. Returns NULL, changing nothing, when it
@@ -146,16 +145,15 @@ static const uint8_t *pass_values(struct resp_scanner *s,
         bool last = s->pending == 1; /* before it announces its members */
         const uint8_t *next = pass_scalar(p, end, limits->bulk_max);
         if (next == NULL) {
-            uint64_t size = 0;
             if (type != '*' && type != '%' && type != '~' && type != '>') {
                 break;
             }
-            next = number_line(p + 1, end, &size);
-            if (next == NULL || end - next < 2 || next[1] != '\n' ||
-                !announce(s, limits, type, size)) {
+            const struct number_line size = number_line(p + 1, end);
+            if (size.end == NULL || end - size.end < 2 || size.end[1] != '\n' ||
+                !announce(s, limits, type, size.number)) {
                 break;
             }
-            next += 2;
+            next = size.end + 2;
         }
         if (last && s->type == 0) {
             s->type = type;

@@ -66,34 +66,33 @@ static const uint8_t *pass_whole(struct command_scanner *s,
                                  const uint8_t *data,
                                  const uint8_t *end)
 {
-    uint64_t argc = 0;
-    const uint8_t *p = number_line(data + 1, end, &argc);
+    const struct number_line argc = number_line(data + 1, end);
+    const uint8_t *p = argc.end;
 
-    if (p == NULL || argc == 0 || argc > limits->args_max ||
-        argc > UINT32_MAX) {
+    if (p == NULL || argc.number == 0 || argc.number > limits->args_max ||
+        argc.number > INT32_MAX) {
         return NULL;
     }
     p += 2;
-    for (uint64_t i = 0; i < argc; i++) {
-        uint64_t len = 0;
+    for (uint64_t i = 0; i < argc.number; i++) {
         if (end - p < 6 || *p != '$') {
             return NULL;
         }
-        p = number_line(p + 1, end, &len);
-        /* len has at most 18 digits: the sum cannot overflow */
-        if (p == NULL || len > limits->bulk_max ||
-            (uint64_t)(end - p) < len + 4) {
+        const struct number_line len = number_line(p + 1, end);
+        /* at most 18 digits: the sum cannot overflow */
+        if (len.end == NULL || len.number > limits->bulk_max ||
+            (uint64_t)(end - len.end) < len.number + 4) {
             return NULL;
         }
-        p += 2;
+        p = len.end + 2;
         if (i < COMMAND_ARGS_KEPT) {
             s->arg[i].offset = (uint64_t)(p - data);
-            s->arg[i].len = len;
+            s->arg[i].len = len.number;
         }
-        p += len + 2;
+        p += len.number + 2;
     }
-    s->argc = (uint32_t)argc;
-    s->seen = (uint32_t)argc;
+    s->argc = (uint32_t)argc.number;
+    s->seen = (uint32_t)argc.number;
     s->bytes = (uint64_t)(p - data);
     return p;
 }
@@ -323,34 +322,31 @@ enum scan command_scan(struct command_scanner *s,
 
 size_t command_split(struct span data, struct span *args, size_t max)
 {
-    const uint8_t *p = data.data;
-    const uint8_t *end = p + data.len;
-    uint64_t argc = 0;
+    const uint8_t *end = data.data + data.len;
 
-    if (data.len < 4 || *p != '*') {
+    if (data.len < 4 || *data.data != '*') {
         return 0;
     }
-    p = number_line(p + 1, end, &argc);
-    if (p == NULL || end - p < 2) {
+    const struct number_line argc = number_line(data.data + 1, end);
+    if (argc.end == NULL || end - argc.end < 2) {
         return 0;
     }
-    p += 2;
-    for (uint64_t i = 0; i < argc; i++) {
-        uint64_t len = 0;
+    const uint8_t *p = argc.end + 2;
+    for (uint64_t i = 0; i < argc.number; i++) {
         if (end - p < 6 || *p != '$') {
             return 0;
         }
-        p = number_line(p + 1, end, &len);
-        if (p == NULL || (uint64_t)(end - p) < len + 4) {
+        const struct number_line len = number_line(p + 1, end);
+        if (len.end == NULL || (uint64_t)(end - len.end) < len.number + 4) {
             return 0;
         }
-        p += 2;
+        p = len.end + 2;
         if (i < max) {
-            args[i] = (struct span){ .data = p, .len = (size_t)len };
+            args[i] = (struct span){ .data = p, .len = (size_t)len.number };
         }
-        p += len + 2;
+        p += len.number + 2;
     }
-    return p == end ? (size_t)argc : 0;
+    return p == end ? (size_t)argc.number : 0;
 }
 
 /* ---- inline commands ---- */
