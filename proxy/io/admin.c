@@ -1,14 +1,13 @@
 #include "proxy/io/admin.h"
 
-#include <arpa/inet.h>
 #include <microhttpd.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "proxy/io/metrics.h"
+#include "proxy/io/sockaddr.h"
 
 enum {
     CONNECTIONS_MAX = 32,
@@ -29,40 +28,6 @@ struct page {
     const char *type;
     struct text body;
 };
-
-static bool is_number(const char *text)
-{
-    return *text != '\0' && strspn(text, "0123456789") == strlen(text);
-}
-
-bool admin_host_allowed(const char *host)
-{
-    char name[INET6_ADDRSTRLEN + 16];
-    if (strlen(host) >= sizeof(name)) {
-        return false;
-    }
-    memcpy(name, host, strlen(host) + 1);
-
-    unsigned char binary[sizeof(struct in6_addr)];
-    if (name[0] == '[') {
-        char *end = strchr(name, ']');
-        if (end == NULL ||
-            (end[1] != '\0' && (end[1] != ':' || !is_number(end + 2)))) {
-            return false;
-        }
-        *end = '\0';
-        return inet_pton(AF_INET6, name + 1, binary) == 1;
-    }
-    char *colon = strchr(name, ':');
-    if (colon != NULL) {
-        if (!is_number(colon + 1)) {
-            return false;
-        }
-        *colon = '\0';
-    }
-    return strcasecmp(name, "localhost") == 0 ||
-           inet_pton(AF_INET, name, binary) == 1;
-}
 
 /* ---- asking the workers ---- */
 
@@ -213,7 +178,7 @@ static bool host_is_fine(const struct admin *a, struct MHD_Connection *c)
     }
     const char *host =
         MHD_lookup_connection_value(c, MHD_HEADER_KIND, MHD_HTTP_HEADER_HOST);
-    return host == NULL || admin_host_allowed(host);
+    return host == NULL || host_is_literal(host);
 }
 
 static void page_make(struct admin *a,

@@ -25,8 +25,4 @@ struct admin;
 struct admin *admin_start(const struct admin_options *options, int fd);
 void admin_stop(struct admin *a);
 
-/* Whether a Host header names an IP address or localhost: anything else may be
- * a web page that had its name resolved to us. */
-bool admin_host_allowed(const char *host);
-
 #endif

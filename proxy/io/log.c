@@ -318,6 +318,13 @@ static struct log_field number(const char *key, uint64_t value)
         struct log_field){ .key = key, .number = value, .skip = value == 0 };
 }
 
+static struct log_field connection(const char *key, conn_id id)
+{
+    return (struct log_field){ .key = key,
+                               .number = conn_index(id),
+                               .skip = id == 0 };
+}
+
 void log_trace(struct log *l, const struct trace_record *r, const char *client)
 {
     char address[ADDRESS_TEXT_MAX];
@@ -329,8 +336,8 @@ void log_trace(struct log *l, const struct trace_record *r, const char *client)
         word("listener", r->listener),
         word("address", r->address == NULL ? NULL : address),
         word("client", client),
-        number("client_id", conn_index(r->client)),
-        number("lane_id", conn_index(r->lane)),
+        connection("client_id", r->client),
+        connection("lane_id", r->lane),
         word("command", r->command),
         word("class", r->class),
         word("outcome", r->outcome),

@@ -127,7 +127,7 @@ static int open_listener(struct server *s, size_t i)
             return -1;
         }
         if (w == 0) {
-            remember_path(&s->paths[i], &address);
+            remember_path(&s->paths[i], &l->address);
             address = own_address(*fd, &address);
         }
     }

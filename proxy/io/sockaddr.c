@@ -7,6 +7,7 @@
 #include <netinet/tcp.h>
 #include <stddef.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/un.h>
 
 bool sockaddr_from(const struct address *a, struct sockaddr_any *out)
@@ -132,4 +133,38 @@ void sockaddr_tune_tcp(int fd, const struct process_config *process)
         set_int(fd, IPPROTO_TCP, TCP_USER_TIMEOUT,
                 process->user_timeout_us / 1000);
     }
+}
+
+static bool is_number(const char *text)
+{
+    return *text != '\0' && strspn(text, "0123456789") == strlen(text);
+}
+
+bool host_is_literal(const char *host)
+{
+    char name[INET6_ADDRSTRLEN + 16];
+    if (strlen(host) >= sizeof(name)) {
+        return false;
+    }
+    memcpy(name, host, strlen(host) + 1);
+
+    unsigned char binary[sizeof(struct in6_addr)];
+    if (name[0] == '[') {
+        char *end = strchr(name, ']');
+        if (end == NULL ||
+            (end[1] != '\0' && (end[1] != ':' || !is_number(end + 2)))) {
+            return false;
+        }
+        *end = '\0';
+        return inet_pton(AF_INET6, name + 1, binary) == 1;
+    }
+    char *colon = strchr(name, ':');
+    if (colon != NULL) {
+        if (!is_number(colon + 1)) {
+            return false;
+        }
+        *colon = '\0';
+    }
+    return strcasecmp(name, "localhost") == 0 ||
+           inet_pton(AF_INET, name, binary) == 1;
 }

@@ -31,4 +31,9 @@ enum io_error io_error_of(int error);
  * refusal: the connection works without. */
 void sockaddr_tune_tcp(int fd, const struct process_config *process);
 
+/* Whether a Host header (RFC 9110 7.2), with or without a port, names an IP
+ * address or localhost. Anything else may be a web page that had its own name
+ * resolved to us. */
+bool host_is_literal(const char *host);
+
 #endif

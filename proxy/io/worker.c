@@ -195,7 +195,7 @@ static void on_trace(void *context, const struct trace_record *record)
     const char *client = NULL;
     const struct socket *s = worker_find(w, record->client);
     struct address peer;
-    if (s != NULL && sockaddr_of_peer(s->fd, &peer)) {
+    if (s != NULL && sockaddr_of_peer(s->fd, &peer) && peer.host[0] != '\0') {
         address_format(&peer, text);
         client = text;
     }
