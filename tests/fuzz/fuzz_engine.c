@@ -3,8 +3,9 @@
  * arguments. Whatever happens: no crash, no leak, actions only for connections
  * that are open, never more replies than requests, no memory or output out of
  * proportion to what came in. */
-#include "fuzz.h"
 #include "config/config.h"
+#include "fuzz.h"
+#include "parser/resp_command.h"
 #include "proxy/core/engine.h"
 
 enum {
@@ -15,6 +16,7 @@ enum {
     OUTPUT_FACTOR = 100,
     OUTPUT_FLOOR = 1024 * 1024,
     TIMEOUTS_AT_ONCE = 1000,
+    RECENT = 32,
 };
 
 /* A connection as the shell would know it. */
@@ -26,9 +28,12 @@ struct conn {
     bool resolving;
     bool paused;
     uint64_t unwritten; /* the kernel has not taken it yet */
-    uint64_t asked;     /* requests a client can have made at most */
-    uint64_t answered;  /* replies it has got, at least */
-    bool at_line_start;
+    struct command_scanner asking;
+    struct resp_scanner answering;
+    uint64_t asked, answered; /* a client's commands and their replies */
+    bool talks_alone;         /* subscriptions: replies nobody asked for */
+    bool broken;              /* its stream can't be followed */
+    char recent[RECENT];      /* what it sent last, in lower case */
 };
 
 struct input {
@@ -49,7 +54,9 @@ struct fuzz {
 
 /* --- memory ------------------------------------------------------------ */
 
-enum { HEADER = 16 };
+enum {
+    HEADER = 16
+};
 
 static void *fuzz_alloc(void *context, size_t size)
 {
@@ -105,8 +112,64 @@ static struct conn *conn_add(struct fuzz *f, conn_id id, bool client)
     }
     if (c != NULL) {
         *c = (struct conn){ .id = id, .open = true, .client = client };
+        command_scanner_init(&c->asking);
+        resp_scanner_init(&c->answering);
+        memset(c->recent, '.', RECENT - 1);
     }
     return c;
+}
+
+/* --- replies and requests (I3) ----------------------------------------- */
+
+/* Commands that make a server talk without being asked. */
+static void watch_words(struct conn *c, uint8_t byte)
+{
+    static const char *const words[] = { "subscribe", "monitor", "sync",
+                                         "tracking" };
+    memmove(c->recent, c->recent + 1, RECENT - 2);
+    c->recent[RECENT - 2] = (char)(byte >= 'A' && byte <= 'Z' ? byte + 32
+                                   : byte == 0                ? '.'
+                                                              : byte);
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
+        if (strstr(c->recent, words[i]) != NULL) {
+            c->talks_alone = true;
+        }
+    }
+}
+
+static void count_asked(struct conn *c, const uint8_t *data, size_t n)
+{
+    static const struct command_limits limits = { .bulk_max = UINT64_C(512)
+                                                              << 20,
+                                                  .args_max = 1 << 20 };
+    size_t used = 0;
+    for (size_t i = 0; i < n; i++) {
+        watch_words(c, data[i]);
+    }
+    while (n > 0 && !c->broken) {
+        enum scan scan = command_scan(&c->asking, &limits, data, n, &used);
+        c->broken = scan == SCAN_INVALID;
+        c->asked +=
+            scan == SCAN_INVALID || (scan == SCAN_DONE && c->asking.argc > 0);
+        data += used;
+        n -= used;
+    }
+}
+
+static void count_answered(struct conn *c, const uint8_t *data, size_t n)
+{
+    static const struct resp_limits limits = { .bulk_max = UINT64_C(1) << 40,
+                                               .elements_max = UINT64_C(1)
+                                                               << 40 };
+    size_t used = 0;
+    while (n > 0) {
+        enum scan scan = resp_scan(&c->answering, &limits, data, n, &used);
+        REQUIRE(scan != SCAN_INVALID);
+        c->answered += scan == SCAN_DONE && c->answering.type != '>';
+        data += used;
+        n -= used;
+    }
+    REQUIRE(c->talks_alone || c->answered <= c->asked);
 }
 
 static void on_write(struct fuzz *f, struct conn *c, struct chain *chain)
@@ -118,6 +181,9 @@ static void on_write(struct fuzz *f, struct conn *c, struct chain *chain)
         REQUIRE(s->slice.len > 0);
         REQUIRE(s->slice.offset + s->slice.len <= s->slice.buf->len);
         sum += s->slice.len;
+        if (c->client) {
+            count_answered(c, slice_data(&s->slice), s->slice.len);
+        }
     }
     REQUIRE(sum == chain->bytes);
     c->unwritten += chain->bytes;
@@ -154,7 +220,8 @@ static void drain(struct fuzz *f)
         case ACTION_PAUSE: c->paused = true; break;
         case ACTION_RESUME: c->paused = false; break;
         case ACTION_CLOSE: c->open = false; break;
-        case ACTION_RESOLVE: case ACTION_CONNECT: break;
+        case ACTION_RESOLVE:
+        case ACTION_CONNECT: break;
         }
     }
 }
@@ -197,7 +264,10 @@ static struct conn *choose(struct fuzz *f, struct input *in, bool client)
     return NULL;
 }
 
-static void move_bytes(struct fuzz *f, struct conn *c, const uint8_t *data, size_t n)
+static void move_bytes(struct fuzz *f,
+                       struct conn *c,
+                       const uint8_t *data,
+                       size_t n)
 {
     if (c == NULL || c->connecting || c->resolving || c->paused || n == 0) {
         return;
@@ -210,7 +280,13 @@ static void move_bytes(struct fuzz *f, struct conn *c, const uint8_t *data, size
     memcpy(b->data, data, n);
     b->len = (uint32_t)n;
     f->received += n;
-    step(f, (struct event){ .type = EVENT_BYTES, .conn = c->id, .bytes = { .buf = b, .offset = 0, .len = b->len } });
+    if (c->client) {
+        count_asked(c, data, n);
+    }
+    step(f,
+         (struct event){ .type = EVENT_BYTES,
+                         .conn = c->id,
+                         .bytes = { .buf = b, .offset = 0, .len = b->len } });
 }
 
 static void move_soup(struct fuzz *f, struct input *in, bool client)
@@ -264,12 +340,17 @@ static void move_phrase(struct fuzz *f, struct input *in, bool client)
         ">2\r\n+message\r\n+x\r\n",
         "*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n",
         "+OK\r\n:7\r\n+OK\r\n+PONG\r\n",
-        "%7\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$6\r\n7.0.15\r\n$5\r\nproto\r\n:3\r\n$2\r\nid\r\n:5\r\n$4\r\nmode\r\n$10\r\nstandalone\r\n$4\r\nrole\r\n$6\r\nmaster\r\n$7\r\nmodules\r\n*0\r\n",
+        "%7\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$6\r\n7.0."
+        "15\r\n$5\r\nproto\r\n:3\r\n$2\r\nid\r\n:5\r\n$4\r\nmode\r\n$"
+        "10\r\nstandalone\r\n$4\r\nrole\r\n$6\r\nmaster\r\n$7\r\nmodules\r\n*"
+        "0\r\n",
         "$400\r\n",
     };
     struct conn *c = choose(f, in, client);
     uint8_t choice = take(in);
-    const char *text = client ? commands[choice % (sizeof commands / sizeof commands[0])] : replies[choice % (sizeof replies / sizeof replies[0])];
+    const char *text =
+        client ? commands[choice % (sizeof commands / sizeof commands[0])]
+               : replies[choice % (sizeof replies / sizeof replies[0])];
     move_bytes(f, c, (const uint8_t *)text, strlen(text));
 }
 
@@ -283,7 +364,8 @@ static void move_open(struct fuzz *f)
     if (conn_add(f, id, true) == NULL) {
         /* no room in the table: it comes and goes at once */
         step(f, (struct event){ .type = EVENT_ACCEPTED, .conn = id });
-        step(f, (struct event){ .type = EVENT_CLOSED, .conn = id, .error = 1 + IO_END });
+        step(f, (struct event){
+                    .type = EVENT_CLOSED, .conn = id, .error = 1 + IO_END });
         return;
     }
     step(f, (struct event){ .type = EVENT_ACCEPTED, .conn = id });
@@ -298,7 +380,9 @@ static void move_connect(struct fuzz *f, struct input *in)
     if (c == NULL || (!c->connecting && !c->resolving)) {
         return;
     }
-    struct event event = { .type = c->resolving ? EVENT_RESOLVED : EVENT_CONNECTED, .conn = c->id };
+    struct event event = { .type =
+                               c->resolving ? EVENT_RESOLVED : EVENT_CONNECTED,
+                           .conn = c->id };
     if (how % 4 == 0) {
         event.error = 1 + how / 4 % IO_ERROR_COUNT;
         c->open = c->resolving;
@@ -319,7 +403,9 @@ static void move_close(struct fuzz *f, struct input *in, bool client)
         return;
     }
     c->open = false;
-    step(f, (struct event){ .type = EVENT_CLOSED, .conn = c->id, .error = 1 + how % IO_ERROR_COUNT });
+    step(f, (struct event){ .type = EVENT_CLOSED,
+                            .conn = c->id,
+                            .error = 1 + how % IO_ERROR_COUNT });
 }
 
 static void move_written(struct fuzz *f, struct input *in, bool client)
@@ -333,7 +419,8 @@ static void move_written(struct fuzz *f, struct input *in, bool client)
         count = c->unwritten;
     }
     c->unwritten -= count;
-    step(f, (struct event){ .type = EVENT_WRITTEN, .conn = c->id, .count = count });
+    step(f, (struct event){
+                .type = EVENT_WRITTEN, .conn = c->id, .count = count });
 }
 
 static void move_time(struct fuzz *f, struct input *in)
@@ -359,10 +446,14 @@ static bool move(struct fuzz *f, struct input *in)
     uint8_t op = take(in);
     switch (op % 16) {
     case 0: move_open(f); break;
-    case 1: case 2: move_soup(f, in, true); break;
-    case 3: case 4: move_soup(f, in, false); break;
-    case 5: case 6: move_phrase(f, in, true); break;
-    case 7: case 8: move_phrase(f, in, false); break;
+    case 1:
+    case 2: move_soup(f, in, true); break;
+    case 3:
+    case 4: move_soup(f, in, false); break;
+    case 5:
+    case 6: move_phrase(f, in, true); break;
+    case 7:
+    case 8: move_phrase(f, in, false); break;
     case 9: move_connect(f, in); break;
     case 10: move_written(f, in, false); break;
     case 11: move_written(f, in, true); break;
@@ -381,10 +472,19 @@ static bool move(struct fuzz *f, struct input *in)
 /* Small limits are met often. */
 static struct config *load(uint8_t choice)
 {
-    static const char *const few[] = { "listener.pipeline_max=3", "upstream.reply_hold_max=16", "upstream.replay_bytes_max=64", "upstream.attempt_timeout=50ms" };
-    static const char *const many[] = { "upstream.replay=all", "upstream.shared_lanes=2", "upstream.held_requests_max=4", "upstream.private_lanes_max=1", "upstream.deadline=200ms" };
+    static const char *const few[] = { "listener.pipeline_max=3",
+                                       "upstream.reply_hold_max=16",
+                                       "upstream.replay_bytes_max=64",
+                                       "upstream.attempt_timeout=50ms" };
+    static const char *const many[] = { "upstream.replay=all",
+                                        "upstream.shared_lanes=2",
+                                        "upstream.held_requests_max=4",
+                                        "upstream.private_lanes_max=1",
+                                        "upstream.deadline=200ms" };
     struct config_problems problems = { 0 };
-    struct config_source source = { .url = choice & 4 ? "redis://u:p@redis.test/2" : "redis://10.0.0.1" };
+    struct config_source source = { .url = choice & 4
+                                               ? "redis://u:p@redis.test/2"
+                                               : "redis://10.0.0.1" };
     if (choice % 4 == 1) {
         source.sets = few;
         source.n_sets = sizeof few / sizeof few[0];

@@ -1,0 +1,297 @@
+#include "tests/sim/client.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+#include "tests/sim/generate.h"
+#include "tests/sim/resp_model.h"
+#include "tests/sim/server.h"
+
+enum {
+    SLOW_READ_US = 20000,
+    SLOW_READ_BYTES = 200,
+    UNREAD_ENOUGH = 32 * 1024,
+    AGAIN_US = 5000,
+};
+
+struct client *client_new(struct world *w, unsigned place)
+{
+    struct client *c = must_alloc(sizeof *c);
+    *c = (struct client){ .id = ++w->next_client, .place = place };
+    c->session = (struct ledger){
+        .resp = 2,
+        .user = w->settings.own_auth ? 1 : 0,
+    };
+    c->future = c->session;
+    c->slow = strikes(w, FAULT_SLOW_READER);
+    c->never_reads = w->settings.never_reads && place == 0;
+    world_wake(w, pick(w, 0, w->settings.think_us), WAKE_CLIENT, c, 0);
+    return c;
+}
+
+void client_free(struct client *c)
+{
+    bytes_fini(&c->in);
+    bytes_fini(&c->unread);
+    bytes_fini(&c->out);
+    free(c);
+}
+
+/* --- what has arrived -------------------------------------------------- */
+
+static uint32_t waiting_at(const struct client *c, uint32_t i)
+{
+    return c->waiting[(c->first + i) % CLIENT_WINDOW];
+}
+
+/* A request's time starts when the engine has it and it is not behind
+ * pipeline_max others. */
+static void count_arrivals(struct world *w, struct client *c)
+{
+    while (c->n_counted < c->n_arrived &&
+           c->n_counted < w->listener->pipeline_max) {
+        history_at(w->history, waiting_at(c, c->n_counted++))->arrived_us =
+            w->now_us;
+    }
+}
+
+void client_arrived(struct world *w, struct client *c, uint64_t count)
+{
+    c->arrived_bytes += count;
+    while (c->n_arrived < c->n_waiting) {
+        struct request_record *r =
+            history_at(w->history, waiting_at(c, c->n_arrived));
+        if (r->end > c->arrived_bytes) {
+            break;
+        }
+        r->arrived = true;
+        r->arrived_us = UINT64_MAX;
+        c->n_arrived++;
+    }
+    count_arrivals(w, c);
+}
+
+/* --- what it is told --------------------------------------------------- */
+
+static void session_change(struct client *c, const struct request_record *r)
+{
+    if (r->answer != ANSWER_REPLY) {
+        return;
+    }
+    if (r->sets & SETS_DB) {
+        c->session.db = r->next.db;
+    }
+    if (r->sets & SETS_USER) {
+        c->session.user = r->next.user;
+    }
+    if (r->sets & SETS_RESP) {
+        c->session.resp = r->next.resp;
+    }
+}
+
+static bool is_null(struct span reply)
+{
+    return reply.data[0] == '_' ||
+           (reply.len > 1 && reply.data[0] == '*' && reply.data[1] == '-');
+}
+
+/* EXEC or DISCARD was answered: that settles the commands of the block. */
+static void block_end(struct world *w,
+                      const struct client *c,
+                      uint32_t request,
+                      struct span reply)
+{
+    struct request_record end = *history_at(w->history, request);
+    bool done = end.executes_block && reply.data[0] == '*' && !is_null(reply);
+    enum answer answer = end.answer == ANSWER_UNKNOWN       ? ANSWER_UNKNOWN
+                         : end.answer == ANSWER_NOT_APPLIED ? ANSWER_NOT_APPLIED
+                                                            : ANSWER_REPLY;
+    for (uint32_t i = end.block_first; i < request; i++) {
+        struct request_record *r = history_at(w->history, i);
+        if (r->client == c->id && r->block == end.block &&
+            r->expect == EXPECT_QUEUED) {
+            history_block(w, i, answer, done);
+        }
+    }
+}
+
+static void answered(struct world *w, struct client *c, struct span reply)
+{
+    if (c->n_waiting == 0) {
+        world_violate(w, "I3: client %llu got a reply it did not ask for",
+                      (unsigned long long)c->id);
+        return;
+    }
+    uint32_t request = waiting_at(c, 0);
+    c->first = (c->first + 1) % CLIENT_WINDOW;
+    c->n_waiting--;
+    c->n_arrived -= c->n_arrived > 0;
+    c->n_counted -= c->n_counted > 0;
+    history_answered(w, request, reply, c->session);
+    struct request_record *r = history_at(w->history, request);
+    session_change(c, r);
+    if (r->ends_block) {
+        block_end(w, c, request, reply);
+    }
+    count_arrivals(w, c);
+}
+
+static void consume(struct world *w, struct client *c, struct span bytes)
+{
+    bytes_add(&c->in, bytes.data, bytes.len);
+    while (c->in.size > 0 && !world_broken(w)) {
+        size_t size;
+        enum model_scan scan = model_reply_end(bytes_span(&c->in), &size);
+        if (scan == MODEL_BROKEN) {
+            world_violate(w, "I4: client %llu got bytes that are no reply",
+                          (unsigned long long)c->id);
+        }
+        if (scan != MODEL_DONE) {
+            return;
+        }
+        answered(w, c,
+                 (struct span){ .data = bytes_front(&c->in), .len = size });
+        bytes_drop(&c->in, size);
+    }
+}
+
+void client_receive(struct world *w, struct client *c, struct span bytes)
+{
+    if (c->gone) {
+        return;
+    }
+    if (!c->slow && !c->never_reads) {
+        consume(w, c, bytes);
+        return;
+    }
+    bytes_add(&c->unread, bytes.data, bytes.len);
+    if (!c->reading && !c->never_reads) {
+        c->reading = true;
+        world_wake(w, SLOW_READ_US, WAKE_READ, c, 0);
+    }
+}
+
+void client_read(struct world *w, struct client *c)
+{
+    struct bytes piece = { 0 };
+    size_t n = w->healed ? c->unread.size : pick(w, 1, SLOW_READ_BYTES);
+    c->reading = false;
+    if (c->gone) {
+        return;
+    }
+    n = n < c->unread.size ? n : c->unread.size;
+    bytes_add(&piece, bytes_front(&c->unread), n);
+    bytes_drop(&c->unread, n);
+    consume(w, c, bytes_span(&piece));
+    bytes_fini(&piece);
+    if (c->unread.size > 0) {
+        c->reading = true;
+        world_wake(w, SLOW_READ_US, WAKE_READ, c, 0);
+    }
+    if (c->unread.size < UNREAD_ENOUGH && c->link != NULL) {
+        link_pump(w, c->link);
+    }
+}
+
+/* --- its end ----------------------------------------------------------- */
+
+void client_give_up(struct world *w, struct client *c)
+{
+    while (c->n_waiting > 0) {
+        history_lost(w, waiting_at(c, 0));
+        c->first = (c->first + 1) % CLIENT_WINDOW;
+        c->n_waiting--;
+    }
+}
+
+/* It is gone; somebody else takes its place. */
+static void leave(struct world *w, struct client *c)
+{
+    c->gone = true;
+    client_give_up(w, c);
+    if (c->link != NULL) {
+        c->link->client = NULL;
+        c->link = NULL;
+    }
+    w->retired =
+        must_grow(w->retired, (w->n_retired + 1) * sizeof(struct client *));
+    w->retired[w->n_retired++] = c;
+    w->clients[c->place] = client_new(w, c->place);
+}
+
+void client_closed(struct world *w, struct client *c)
+{
+    if (c == NULL || c->gone) {
+        return;
+    }
+    bool excused = c->quitting || w->draining || w->memory_failed ||
+                   c->never_reads || c->in.size > 0 || c->unread.size > 0;
+    if (c->engine_closed && !excused) {
+        world_violate(w, "I3: redial dropped client %llu",
+                      (unsigned long long)c->id);
+    }
+    c->link->peer_open = false;
+    leave(w, c);
+}
+
+static void walk_away(struct world *w, struct client *c)
+{
+    struct link *l = c->link;
+    world_note(w, "leaves", l, 0, (struct span){ 0 });
+    leave(w, c);
+    if (l != NULL && l->peer_open) {
+        link_end(w, l, chance(w, 1, 2));
+    }
+}
+
+/* --- what it does ------------------------------------------------------ */
+
+static void say(struct world *w, struct client *c)
+{
+    if (c->out.size > 0) {
+        link_send(w, c->link, bytes_front(&c->out), c->out.size);
+        bytes_clear(&c->out);
+    }
+}
+
+static bool connect_first(struct world *w, struct client *c)
+{
+    if (c->link != NULL) {
+        return true;
+    }
+    c->link = net_accept(w, c);
+    if (c->link == NULL) {
+        world_wake(w, AGAIN_US, WAKE_CLIENT, c, 0);
+        return false;
+    }
+    if (w->settings.password && !w->settings.own_auth) {
+        generate_login(w, c);
+    }
+    return true;
+}
+
+void client_act(struct world *w, struct client *c)
+{
+    uint64_t most = w->settings.depth_max;
+    if (c->gone || w->draining || !connect_first(w, c) || c->gone) {
+        return;
+    }
+    if (!w->finished && strikes(w, FAULT_LEAVER)) {
+        generate(w, c);
+        say(w, c);
+        walk_away(w, c);
+        return;
+    }
+    bool wants = !w->finished && !c->quitting && c->n_waiting < most;
+    if (w->finished && c->block != 0) {
+        generate_block_end(w, c);
+    } else if (wants) {
+        uint64_t burst = pick(w, 1, most - c->n_waiting);
+        for (uint64_t i = 0; i < burst && !c->quitting; i++) {
+            generate(w, c);
+        }
+    }
+    say(w, c);
+    uint64_t rest = chance(w, 1, 4) ? 0 : w->settings.think_us;
+    world_wake(w, pick(w, rest / 2, rest + 1), WAKE_CLIENT, c, 0);
+}

@@ -1,0 +1,62 @@
+/* A model of an application's Redis client. */
+#ifndef SIM_CLIENT_H
+#define SIM_CLIENT_H
+
+#include "tests/sim/history.h"
+
+enum {
+    CLIENT_KEYS = 6,
+    CLIENT_WINDOW = 256
+};
+
+enum key_kind {
+    KEY_STRING,
+    KEY_COUNTER,
+    KEY_LIST,
+    KEY_KINDS
+};
+
+struct client {
+    uint64_t id;                     /* never used twice */
+    unsigned place;                  /* in world->clients */
+    struct link *link;               /* borrowed */
+    struct bytes in;                 /* replies, not yet a whole one */
+    struct bytes unread;             /* of a slow reader */
+    struct bytes out;                /* not yet given to the network */
+    uint64_t sent_bytes;             /* of its stream so far */
+    uint64_t arrived_bytes;          /* at the engine */
+    uint32_t waiting[CLIENT_WINDOW]; /* requests, oldest first, a ring */
+    uint32_t first, n_waiting;
+    uint32_t n_arrived; /* how many of waiting have arrived */
+    uint32_t n_counted; /* how many of those are within pipeline_max */
+    uint32_t made;
+    struct ledger session; /* as its answered requests say */
+    struct ledger future;  /* as its sent requests say, if all succeed */
+    uint32_t epoch[CLIENT_KEYS];
+    uint32_t uses[CLIENT_KEYS];
+    uint32_t block;       /* the open transaction, or 0 */
+    uint32_t block_first; /* its first request */
+    uint32_t block_left;  /* commands until EXEC */
+    bool slow, never_reads, quitting, gone;
+    bool engine_closed; /* the engine ended the connection */
+    bool reading;       /* a slow read is under way */
+};
+
+struct client *client_new(struct world *w, unsigned place);
+void client_free(struct client *c);
+void client_act(struct world *w, struct client *c);
+void client_read(struct world *w, struct client *c);
+void client_receive(struct world *w, struct client *c, struct span bytes);
+/* So many bytes of its stream have reached the engine. */
+void client_arrived(struct world *w, struct client *c, uint64_t count);
+/* The run ends: what it waits for is lost. */
+void client_give_up(struct world *w, struct client *c);
+/* Whether it has every reply it waits for. */
+static inline bool client_idle(const struct client *c)
+{
+    return c->n_waiting == 0;
+}
+/* The connection ended from the other side. */
+void client_closed(struct world *w, struct client *c);
+
+#endif

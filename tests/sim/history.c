@@ -1,0 +1,533 @@
+#include "tests/sim/history.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stdlib.h>
+
+enum {
+    KEY_MAPS = 1 << 14
+};
+
+/* What is known about one key of one client: the youngest request that was
+ * executed on it, reads and writes apart. */
+struct key_order {
+    uint64_t name;                  /* 0: free place */
+    uint32_t last_write, last_read; /* 1 + index; 0: none */
+    bool disturbed;                 /* by a request whose outcome is unknown */
+};
+
+struct history {
+    struct request_record *records;
+    size_t n, cap;
+    uint64_t *names; /* open addressing: hash of the bytes */
+    uint32_t *requests;
+    size_t places; /* a power of two */
+    struct key_order *keys;
+    size_t n_keys, key_places;
+    uint64_t replays;
+};
+
+struct history *history_new(void)
+{
+    struct history *h = must_alloc(sizeof *h);
+    h->places = 1 << 12;
+    h->names = must_alloc(h->places * sizeof h->names[0]);
+    h->requests = must_alloc(h->places * sizeof h->requests[0]);
+    h->key_places = KEY_MAPS;
+    h->keys = must_alloc(h->key_places * sizeof h->keys[0]);
+    return h;
+}
+
+void history_free(struct history *h)
+{
+    free(h->records);
+    free(h->names);
+    free(h->requests);
+    free(h->keys);
+    free(h);
+}
+
+/* --- names ------------------------------------------------------------- */
+
+static size_t place_of(const struct history *h, uint64_t name)
+{
+    size_t i = name & (h->places - 1);
+    while (h->names[i] != 0 && h->names[i] != name) {
+        i = (i + 1) & (h->places - 1);
+    }
+    return i;
+}
+
+static uint64_t name_of(struct span words)
+{
+    return hash_bytes(0, words.data, words.len) | 1;
+}
+
+static void names_grow(struct history *h)
+{
+    struct history old = *h;
+    h->places *= 4;
+    h->names = must_alloc(h->places * sizeof h->names[0]);
+    h->requests = must_alloc(h->places * sizeof h->requests[0]);
+    for (size_t i = 0; i < old.places; i++) {
+        if (old.names[i] != 0) {
+            size_t place = place_of(h, old.names[i]);
+            h->names[place] = old.names[i];
+            h->requests[place] = old.requests[i];
+        }
+    }
+    free(old.names);
+    free(old.requests);
+}
+
+uint32_t history_find(const struct history *h, struct span words)
+{
+    size_t place = place_of(h, name_of(words));
+    return h->names[place] == 0 ? NO_REQUEST : h->requests[place];
+}
+
+uint32_t history_add(struct history *h,
+                     const struct request_record *r,
+                     struct span words)
+{
+    if (r->tracked && history_find(h, words) != NO_REQUEST) {
+        return NO_REQUEST;
+    }
+    if (h->n == h->cap) {
+        h->cap = h->cap * 2 + 1024;
+        h->records = must_grow(h->records, h->cap * sizeof h->records[0]);
+    }
+    uint32_t request = (uint32_t)h->n++;
+    h->records[request] = *r;
+    if (r->tracked) {
+        if (h->n * 2 > h->places) {
+            names_grow(h);
+        }
+        size_t place = place_of(h, name_of(words));
+        h->names[place] = name_of(words);
+        h->requests[place] = request;
+    }
+    return request;
+}
+
+struct request_record *history_at(struct history *h, uint32_t request)
+{
+    assert(request < h->n);
+    return &h->records[request];
+}
+
+size_t history_count(const struct history *h)
+{
+    return h->n;
+}
+
+/* --- order of keys (I5) ------------------------------------------------ */
+
+static struct key_order *key_find(struct history *h,
+                                  uint64_t client,
+                                  uint32_t key)
+{
+    uint64_t name = (client << 32 | key) * 0x9e3779b97f4a7c15u | 1;
+    size_t i = (name >> 20) & (h->key_places - 1);
+    while (h->keys[i].name != 0 && h->keys[i].name != name) {
+        i = (i + 1) & (h->key_places - 1);
+    }
+    if (h->keys[i].name == 0) {
+        h->keys[i].name = name;
+        h->n_keys++;
+    }
+    return &h->keys[i];
+}
+
+static void keys_grow(struct history *h)
+{
+    struct key_order *old = h->keys;
+    size_t places = h->key_places;
+    h->key_places *= 4;
+    h->keys = must_alloc(h->key_places * sizeof h->keys[0]);
+    for (size_t k = 0; k < places; k++) {
+        if (old[k].name == 0) {
+            continue;
+        }
+        size_t i = (old[k].name >> 20) & (h->key_places - 1);
+        while (h->keys[i].name != 0) {
+            i = (i + 1) & (h->key_places - 1);
+        }
+        h->keys[i] = old[k];
+    }
+    free(old);
+}
+
+static void check_order(struct world *w, struct request_record *r)
+{
+    bool unknown = r->answer == ANSWER_UNKNOWN || r->answer == ANSWER_LOST;
+    struct history *h = w->history;
+    if (h->n_keys * 2 > h->key_places) {
+        keys_grow(h);
+    }
+    for (unsigned i = 0; i < KEYS_PER_REQUEST; i++) {
+        if (r->keys[i] == NO_KEY) {
+            continue;
+        }
+        struct key_order *k = key_find(h, r->client, r->keys[i]);
+        uint32_t mine = r->index + 1;
+        uint32_t later = r->writes && k->last_read > k->last_write
+                             ? k->last_read
+                             : k->last_write;
+        if (r->executions == 0 && later > mine) {
+            r->overtaken = true; /* allowed when its client is not told */
+        }
+        if (r->writes && (unknown || r->overtaken)) {
+            k->disturbed = true;
+        }
+        uint32_t *last = r->writes ? &k->last_write : &k->last_read;
+        if (mine > *last) {
+            *last = mine;
+        }
+    }
+}
+
+/* --- the server's side ------------------------------------------------- */
+
+/* Whether the class may run twice at the level in effect. */
+static bool may_repeat(const struct world *w, uint8_t class)
+{
+    enum replay_level level = w->upstream->replay;
+    switch ((enum command_class) class) {
+    case CLASS_R:
+    case CLASS_RN: return true; /* no effect; any number */
+    case CLASS_I:
+    case CLASS_T: return level >= REPLAY_IDEMPOTENT;
+    case CLASS_S: return level >= REPLAY_CONVERGENT;
+    case CLASS_D:
+    case CLASS_N:
+    case CLASS_BN:
+    case CLASS_U: return level == REPLAY_ALL;
+    default: return false;
+    }
+}
+
+static void check_late(struct world *w, const struct request_record *r)
+{
+    switch ((enum answer)r->answer) {
+    case ANSWER_NOT_APPLIED:
+    case ANSWER_REFUSED:
+    case ANSWER_DISCARDED:
+        world_violate(w,
+                      "I9: request %" PRIu32 " of client %" PRIu64
+                      " ran although its client was told that it did not",
+                      r->index, r->client);
+        break;
+    case ANSWER_REPLY:
+        if (r->writes && (r->expect != EXPECT_QUEUED || r->settled)) {
+            world_violate(w,
+                          "I7: an old copy of request %" PRIu32
+                          " of client %" PRIu64 " ran after its reply",
+                          r->index, r->client);
+        }
+        break;
+    case ANSWER_NONE:
+    case ANSWER_UNKNOWN:
+    case ANSWER_LOST: break;
+    }
+}
+
+void history_executed(struct world *w,
+                      uint32_t request,
+                      struct ledger ledger,
+                      struct span reply)
+{
+    struct request_record *r = history_at(w->history, request);
+    uint64_t hash = hash_bytes(0, reply.data, reply.len);
+
+    world_note(w, "executed", NULL, request, reply);
+    check_late(w, r);
+    if (!r->arrived) {
+        world_violate(w, "I4: a request ran before it had arrived");
+    }
+    if (r->executions > 0 && r->writes && !may_repeat(w, r->class)) {
+        world_violate(w,
+                      "I1: request %" PRIu32 " of client %" PRIu64
+                      ", class %s, ran %" PRIu32 " times",
+                      r->index, r->client,
+                      command_class_name((enum command_class)r->class),
+                      r->executions + 1);
+    }
+    if (r->executions > 0 && !ledger_equal(r->ledger, ledger)) {
+        world_violate(w,
+                      "I8: two copies of a request ran in different sessions");
+    }
+    check_order(w, r);
+    if (r->executions > 0) {
+        w->history->replays++;
+    }
+    if (r->executions < HASHES_KEPT) {
+        r->hashes[r->executions] = hash;
+    } else {
+        r->hashes[HASHES_KEPT - 1] = hash;
+    }
+    r->ledger = ledger;
+    r->executions++;
+}
+
+void history_refused(struct world *w, uint32_t request, struct span reply)
+{
+    struct request_record *r = history_at(w->history, request);
+    world_note(w, "refused", NULL, request, reply);
+    r->refusal_hash = hash_bytes(0, reply.data, reply.len);
+    r->refusals++;
+}
+
+/* --- the engine's side ------------------------------------------------- */
+
+void history_attempt(struct world *w, uint32_t request)
+{
+    struct request_record *r = history_at(w->history, request);
+    uint64_t deadline_us = w->upstream->deadline_us;
+    if (r->arrived_us < UINT64_MAX && w->now_us > r->arrived_us + deadline_us) {
+        world_violate(w,
+                      "I10: request %" PRIu32 " of client %" PRIu64
+                      " was sent %" PRIu64 "us after it arrived",
+                      r->index, r->client, w->now_us - r->arrived_us);
+    }
+    int64_t replays = (int64_t)r->sent_whole - (int64_t)r->refusals;
+    if (w->upstream->retries >= 0 && replays > w->upstream->retries) {
+        world_violate(w,
+                      "I10: request %" PRIu32 " of client %" PRIu64
+                      " was replayed more often than retries allows",
+                      r->index, r->client);
+    }
+    if (r->answer != ANSWER_NONE && r->answer != ANSWER_LOST) {
+        world_violate(w, "I3: a request was sent after it was answered");
+    }
+}
+
+void history_sent(struct world *w, uint32_t request)
+{
+    history_at(w->history, request)->sent_whole++;
+}
+
+/* --- the client's side ------------------------------------------------- */
+
+static bool starts(struct span reply, const char *text)
+{
+    size_t n = strlen(text);
+    return reply.len >= n && memcmp(reply.data, text, n) == 0;
+}
+
+static bool is_own_reply(const struct request_record *r, uint64_t hash)
+{
+    for (uint32_t i = 0; i < r->executions && i < HASHES_KEPT; i++) {
+        if (r->hashes[i] == hash) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Whether every replay must answer what the first execution answered. */
+static bool is_replay_invisible(struct world *w, const struct request_record *r)
+{
+    if (!r->private_keys || w->upstream->replay > REPLAY_IDEMPOTENT) {
+        return false;
+    }
+    for (unsigned i = 0; i < KEYS_PER_REQUEST; i++) {
+        if (r->keys[i] != NO_KEY &&
+            key_find(w->history, r->client, r->keys[i])->disturbed) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void answer_server(struct world *w,
+                          struct request_record *r,
+                          struct span reply,
+                          struct ledger session)
+{
+    uint64_t hash = hash_bytes(0, reply.data, reply.len);
+
+    if (!is_own_reply(r, hash)) {
+        bool refusal = r->refusals > 0 && hash == r->refusal_hash;
+        if (refusal && r->executions == 0) {
+            r->answer = ANSWER_REFUSED;
+        } else if (refusal) {
+            world_violate(
+                w,
+                "I9: request %" PRIu32 " of client %" PRIu64
+                " ran, but its client was told that the server refused it",
+                r->index, r->client);
+        } else {
+            world_violate(w,
+                          "I3: request %" PRIu32 " of client %" PRIu64
+                          " got a reply that is not its own (%" PRIu32
+                          " executions)",
+                          r->index, r->client, r->executions);
+        }
+        return;
+    }
+    r->answer = ANSWER_REPLY;
+    if (r->overtaken) {
+        world_violate(
+            w,
+            "I5: request %" PRIu32 " of client %" PRIu64
+            " ran for the first time after a later one on the same key",
+            r->index, r->client);
+    }
+    if (hash != r->hashes[0] && is_replay_invisible(w, r)) {
+        world_violate(w,
+                      "I6: the replay of request %" PRIu32 " of client %" PRIu64
+                      " shows",
+                      r->index, r->client);
+    }
+    if (!ledger_equal(r->ledger, session)) {
+        world_violate(w,
+                      "I8: request %" PRIu32 " of client %" PRIu64
+                      " ran as user %u db %u resp %u; its session says user %u "
+                      "db %u resp %u",
+                      r->index, r->client, r->ledger.user, r->ledger.db,
+                      r->ledger.resp, session.user, session.db, session.resp);
+    }
+}
+
+static bool fits(enum expect expect, struct span reply)
+{
+    switch (expect) {
+    case EXPECT_SERVER: return true;
+    case EXPECT_QUEUED: return starts(reply, "+QUEUED\r\n");
+    case EXPECT_OK: return starts(reply, "+OK\r\n");
+    case EXPECT_PONG: return starts(reply, "+PONG\r\n");
+    case EXPECT_HELLO: return starts(reply, "%") || starts(reply, "*");
+    case EXPECT_INTEGER: return starts(reply, ":");
+    case EXPECT_BLOCK:
+        return starts(reply, "*") || starts(reply, "_") ||
+               starts(reply, "+OK\r\n");
+    }
+    return false;
+}
+
+static void answer_error(struct world *w,
+                         struct request_record *r,
+                         struct span reply)
+{
+    if (starts(reply, "-NOTAPPLIED")) {
+        r->answer = ANSWER_NOT_APPLIED;
+        if (r->executions > 0) {
+            world_violate(w,
+                          "I9: request %" PRIu32 " of client %" PRIu64
+                          " was answered NOTAPPLIED, but it ran",
+                          r->index, r->client);
+        }
+        return;
+    }
+    r->answer = ANSWER_UNKNOWN;
+    if (r->tracked && r->sent_whole == 0) {
+        world_violate(w,
+                      "I9: request %" PRIu32 " of client %" PRIu64
+                      " was never sent whole, but answered UNKNOWNOUTCOME",
+                      r->index, r->client);
+    }
+}
+
+void history_answered(struct world *w,
+                      uint32_t request,
+                      struct span reply,
+                      struct ledger session)
+{
+    struct request_record *r = history_at(w->history, request);
+    world_note(w, "answered", NULL, request, reply);
+    if (!r->arrived) {
+        world_violate(w, "I3: a reply came before its request had arrived");
+    }
+    if (starts(reply, "-NOTAPPLIED") || starts(reply, "-UNKNOWNOUTCOME")) {
+        answer_error(w, r, reply);
+    } else if (r->tracked && r->expect == EXPECT_SERVER) {
+        answer_server(w, r, reply, session);
+    } else if (fits((enum expect)r->expect, reply)) {
+        r->answer = ANSWER_REPLY;
+    } else if (starts(reply, "-")) {
+        r->answer = ANSWER_REFUSED;
+    } else {
+        world_violate(w,
+                      "I3: request %" PRIu32 " of client %" PRIu64
+                      " got a reply of another kind",
+                      r->index, r->client);
+    }
+}
+
+void history_lost(struct world *w, uint32_t request)
+{
+    (void)w;
+    history_at(w->history, request)->answer = ANSWER_LOST;
+}
+
+void history_block(struct world *w,
+                   uint32_t request,
+                   enum answer answer,
+                   bool done)
+{
+    struct request_record *r = history_at(w->history, request);
+    bool queued = r->answer == ANSWER_REPLY;
+    if (answer == ANSWER_REPLY && done && queued && r->executions == 0) {
+        world_violate(w,
+                      "I9: EXEC was answered, but request %" PRIu32
+                      " of client %" PRIu64 " did not run",
+                      r->index, r->client);
+    }
+    if (answer == ANSWER_REPLY && !done && r->executions > 0) {
+        world_violate(w,
+                      "I9: EXEC was refused, but request %" PRIu32
+                      " of client %" PRIu64 " ran",
+                      r->index, r->client);
+    }
+    if (answer == ANSWER_NOT_APPLIED && r->executions > 0) {
+        world_violate(w,
+                      "I9: EXEC was answered NOTAPPLIED, but request %" PRIu32
+                      " of client %" PRIu64 " ran",
+                      r->index, r->client);
+    }
+    r->settled = true;
+    r->answer =
+        (uint8_t)(answer == ANSWER_REPLY && !done ? ANSWER_DISCARDED : answer);
+}
+
+/* --- the end ----------------------------------------------------------- */
+
+void history_end(struct world *w)
+{
+    struct history *h = w->history;
+    for (size_t i = 0; i < h->n && !world_broken(w); i++) {
+        const struct request_record *r = &h->records[i];
+        if (r->answer == ANSWER_REPLY && r->tracked &&
+            r->expect == EXPECT_SERVER && r->executions == 0) {
+            world_violate(w,
+                          "I2: request %" PRIu32 " of client %" PRIu64
+                          " was acknowledged but never ran",
+                          r->index, r->client);
+        }
+        if (r->answer == ANSWER_NONE) {
+            world_violate(w,
+                          "I14: request %" PRIu32 " of client %" PRIu64
+                          " was never answered",
+                          r->index, r->client);
+        }
+    }
+}
+
+void history_sum(struct world *w, struct run_result *o)
+{
+    struct history *h = w->history;
+    o->requests = h->n;
+    o->replays = h->replays;
+    for (size_t i = 0; i < h->n; i++) {
+        switch ((enum answer)h->records[i].answer) {
+        case ANSWER_NONE: break;
+        case ANSWER_REPLY:
+        case ANSWER_DISCARDED: o->answered++; break;
+        case ANSWER_NOT_APPLIED: o->not_applied++; break;
+        case ANSWER_UNKNOWN: o->unknown++; break;
+        case ANSWER_REFUSED: o->refused++; break;
+        case ANSWER_LOST: o->lost++; break;
+        }
+    }
+}

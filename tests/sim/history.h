@@ -1,0 +1,125 @@
+/* Every request of a run: what was sent, how often it was executed, what its
+ * client was told; and the invariants that follow (reliability.md §1). */
+#ifndef SIM_HISTORY_H
+#define SIM_HISTORY_H
+
+#include "parser/commands.h"
+#include "tests/sim/world.h"
+
+enum {
+    KEYS_PER_REQUEST = 2,
+    NO_KEY = 0,
+    HASHES_KEPT = 4
+};
+#define NO_REQUEST UINT32_MAX
+
+/* What reply a request may get besides errors of redial. */
+enum expect {
+    EXPECT_SERVER, /* the very bytes the server answered */
+    EXPECT_QUEUED, /* +QUEUED; the rest comes with EXEC */
+    EXPECT_OK,     /* +OK, or an error; changes the session */
+    EXPECT_PONG,
+    EXPECT_HELLO, /* a map or an array */
+    EXPECT_INTEGER,
+    EXPECT_BLOCK, /* of EXEC, DISCARD: an array, null, +OK or an error */
+};
+
+enum sets {
+    SETS_DB = 1,
+    SETS_USER = 2,
+    SETS_RESP = 4
+};
+
+/* What lives in a client's connection. */
+struct ledger {
+    uint8_t db;
+    uint8_t user; /* index into server_users */
+    uint8_t resp;
+};
+
+static inline bool ledger_equal(struct ledger a, struct ledger b)
+{
+    return a.db == b.db && a.user == b.user && a.resp == b.resp;
+}
+
+enum answer {
+    ANSWER_NONE,
+    ANSWER_REPLY,
+    ANSWER_NOT_APPLIED,
+    ANSWER_UNKNOWN,
+    ANSWER_REFUSED,   /* an error of the server that proves: not applied */
+    ANSWER_DISCARDED, /* its block was not executed */
+    ANSWER_LOST,      /* its client connection ended */
+};
+
+/* One request of a client. */
+struct request_record {
+    uint64_t client;
+    uint32_t index; /* among the client's requests */
+    uint8_t class;  /* enum command_class */
+    uint8_t expect; /* enum expect */
+    uint8_t answer; /* enum answer */
+    bool tracked;   /* its bytes are unique: the server knows it again */
+    bool writes;
+    bool private_keys; /* nobody else uses its keys */
+    bool overtaken;    /* first ran after a later one on the same key */
+    bool settled;      /* of a block: EXEC was answered */
+    bool arrived;
+    uint32_t block;       /* the transaction it belongs to, or 0 */
+    uint32_t block_first; /* of EXEC and DISCARD: where the block begins */
+    bool ends_block, executes_block;
+    uint32_t keys[KEYS_PER_REQUEST];
+    uint64_t end;        /* offset in the client's stream */
+    uint64_t arrived_us; /* UINT64_MAX: it may still wait at pipeline_max */
+    uint32_t executions;
+    uint32_t sent_whole; /* copies whose last byte a kernel took */
+    uint32_t refusals;   /* copies the server answered as not applied */
+    uint64_t hashes[HASHES_KEPT]; /* of the replies, a ring */
+    uint64_t refusal_hash;
+    struct ledger ledger; /* of its executions */
+    uint8_t sets;         /* what of next it changes: set of enum sets */
+    struct ledger next;
+};
+
+struct history;
+
+struct history *history_new(void);
+void history_free(struct history *h);
+
+/* Enter a request. words is its canonical form, whose hash names it when it is
+ * tracked. Returns NO_REQUEST when these bytes were used before. */
+uint32_t history_add(struct history *h,
+                     const struct request_record *r,
+                     struct span words);
+struct request_record *history_at(struct history *h, uint32_t request);
+size_t history_count(const struct history *h);
+/* The request with these bytes, or NO_REQUEST. */
+uint32_t history_find(const struct history *h, struct span words);
+
+/* The server executed it, and what it answered. */
+void history_executed(struct world *w,
+                      uint32_t request,
+                      struct ledger ledger,
+                      struct span reply);
+/* The server answered that it did not. */
+void history_refused(struct world *w, uint32_t request, struct span reply);
+/* The engine wrote it to a server; a kernel took its last byte. */
+void history_attempt(struct world *w, uint32_t request);
+void history_sent(struct world *w, uint32_t request);
+/* Its client was answered. */
+void history_answered(struct world *w,
+                      uint32_t request,
+                      struct span reply,
+                      struct ledger session);
+/* Its client is gone. */
+void history_lost(struct world *w, uint32_t request);
+/* EXEC was answered: what that says about a request of its block. */
+void history_block(struct world *w,
+                   uint32_t request,
+                   enum answer answer,
+                   bool done);
+/* At the end of a run. */
+void history_end(struct world *w);
+void history_sum(struct world *w, struct run_result *o);
+
+#endif

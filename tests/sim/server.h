@@ -1,0 +1,70 @@
+/* A model of redis-server: strict, single-threaded, loses nothing it executed
+ * (as with appendfsync always). */
+#ifndef SIM_SERVER_H
+#define SIM_SERVER_H
+
+#include "tests/sim/history.h"
+#include "tests/sim/resp_model.h"
+
+enum {
+    SERVER_DBS = 16,
+    SERVER_USERS = 3,
+    QUEUED_MAX = 32,
+    WATCHED_MAX = 4
+};
+
+/* Index 0 is the user default. */
+extern const char *const server_users[SERVER_USERS];
+extern const char *const server_passwords[SERVER_USERS];
+
+/* One connection as the server sees it. */
+struct session {
+    struct session *next;
+    struct link *link; /* borrowed; NULL when the connection is gone */
+    uint64_t id;
+    bool dead;
+    bool ended; /* the end of stream stands behind in */
+    bool authenticated;
+    struct ledger ledger;
+    struct bytes in;
+    bool in_multi, multi_failed, close_after;
+    struct bytes queued; /* commands, one behind the other */
+    unsigned n_queued;
+    bool watching, watch_broken;
+    struct value *watched[WATCHED_MAX];
+    uint64_t watched_version[WATCHED_MAX];
+    unsigned n_watched;
+    bool blocked;
+    uint64_t blocked_turn; /* which BLPOP the wake is for */
+    uint32_t blocked_request;
+    struct value *blocked_on;
+    bool subscribed;
+};
+
+struct server;
+
+struct server *server_new(struct world *w);
+void server_free(struct server *s);
+bool server_up(const struct server *s);
+bool server_stopped(const struct server *s);
+
+void server_accept(struct world *w, struct link *l);
+/* Bytes of a connection have arrived. */
+void server_receive(struct world *w, struct link *l, struct span bytes);
+/* The engine's end of stream has arrived behind its bytes, or a reset: then
+ * what was not read yet is lost. */
+void server_hangup(struct world *w, struct link *l, bool reset);
+
+void server_kill(struct world *w, uint64_t down_us);
+void server_restart(struct world *w);
+void server_stop(struct world *w, uint64_t us);
+/* End that stop; an older one has ended before. */
+void server_continue(struct world *w, uint64_t stop);
+void server_load(struct world *w, uint64_t us);
+void server_readonly(struct world *w, uint64_t us);
+void server_kick(struct world *w);
+void server_unblock(struct world *w, struct session *c, uint64_t turn);
+void server_deny_fence(struct world *w, bool deny);
+void server_heal(struct world *w);
+
+#endif

@@ -1,0 +1,386 @@
+#include "tests/sim/server_data.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+
+enum {
+    KIND_NONE,
+    KIND_STRING,
+    KIND_LIST
+};
+
+struct value {
+    struct value *next;
+    struct bytes key;
+    uint64_t version;
+    uint8_t db;
+    uint8_t kind;
+    struct bytes text;   /* of a string */
+    struct bytes *items; /* of a list; owned */
+    size_t n_items, items_cap, items_at;
+};
+
+enum {
+    BUCKETS = 1 << 12
+};
+
+struct data {
+    struct value *bucket[BUCKETS];
+};
+
+struct data *data_new(void)
+{
+    return must_alloc(sizeof(struct data));
+}
+
+static void value_clear(struct value *v)
+{
+    for (size_t i = v->items_at; i < v->n_items; i++) {
+        bytes_fini(&v->items[i]);
+    }
+    v->n_items = 0;
+    v->items_at = 0;
+    bytes_clear(&v->text);
+    v->kind = KIND_NONE;
+    v->version++;
+}
+
+void data_free(struct data *d)
+{
+    for (size_t i = 0; i < BUCKETS; i++) {
+        while (d->bucket[i] != NULL) {
+            struct value *v = d->bucket[i];
+            d->bucket[i] = v->next;
+            value_clear(v);
+            bytes_fini(&v->text);
+            bytes_fini(&v->key);
+            free(v->items);
+            free(v);
+        }
+    }
+    free(d);
+}
+
+struct value *data_at(struct data *d, uint8_t db, struct span key)
+{
+    size_t i = hash_bytes(db, key.data, key.len) % BUCKETS;
+    for (struct value *v = d->bucket[i]; v != NULL; v = v->next) {
+        if (v->db == db && span_equal(bytes_span(&v->key), key)) {
+            return v;
+        }
+    }
+    struct value *v = must_alloc(sizeof *v);
+    v->db = db;
+    bytes_add(&v->key, key.data, key.len);
+    v->next = d->bucket[i];
+    d->bucket[i] = v;
+    return v;
+}
+
+uint64_t data_version(const struct value *v)
+{
+    return v->version;
+}
+
+/* --- one call ---------------------------------------------------------- */
+
+struct call {
+    struct data *data;
+    uint8_t db;
+    int resp;
+    const struct model_command *m;
+    struct bytes *out;
+};
+
+static struct value *key_of(struct call *c, size_t i)
+{
+    return data_at(c->data, c->db, c->m->arg[i]);
+}
+
+static void string_put(struct value *v, struct span text)
+{
+    value_clear(v);
+    v->kind = KIND_STRING;
+    bytes_add(&v->text, text.data, text.len);
+}
+
+static void string_say(struct call *c, const struct value *v)
+{
+    if (v->kind != KIND_STRING) {
+        model_null_add(c->out, c->resp);
+    } else {
+        model_bulk_add(c->out, bytes_span(&v->text));
+    }
+}
+
+static void ok(struct call *c)
+{
+    bytes_add_text(c->out, "+OK\r\n");
+}
+
+static void number(struct call *c, int64_t n)
+{
+    bytes_printf(c->out, ":%" PRId64 "\r\n", n);
+}
+
+static void on_set(struct call *c)
+{
+    struct value *v = key_of(c, 1);
+    for (size_t i = 3; i < c->m->argc; i++) {
+        if (model_arg_is(c->m, i, "NX") && v->kind != KIND_NONE) {
+            model_null_add(c->out, c->resp);
+            return;
+        }
+        if (model_arg_is(c->m, i, "GET")) {
+            string_say(c, v);
+            string_put(v, c->m->arg[2]);
+            return;
+        }
+    }
+    string_put(v, c->m->arg[2]);
+    ok(c);
+}
+
+static void on_setex(struct call *c)
+{
+    string_put(key_of(c, 1), c->m->arg[3]);
+    ok(c);
+}
+
+static void on_setnx(struct call *c)
+{
+    struct value *v = key_of(c, 1);
+    bool fresh = v->kind == KIND_NONE;
+    if (fresh) {
+        string_put(v, c->m->arg[2]);
+    }
+    number(c, fresh);
+}
+
+static void on_getset(struct call *c)
+{
+    struct value *v = key_of(c, 1);
+    string_say(c, v);
+    string_put(v, c->m->arg[2]);
+}
+
+static void on_append(struct call *c)
+{
+    struct value *v = key_of(c, 1);
+    v->kind = KIND_STRING;
+    v->version++;
+    bytes_add(&v->text, c->m->arg[2].data, c->m->arg[2].len);
+    number(c, (int64_t)v->text.size);
+}
+
+static void on_get(struct call *c)
+{
+    string_say(c, key_of(c, 1));
+}
+
+static void on_strlen(struct call *c)
+{
+    number(c, (int64_t)key_of(c, 1)->text.size);
+}
+
+static void on_getrange(struct call *c)
+{
+    struct value *v = key_of(c, 1);
+    int64_t last = model_arg_number(c->m, 3, 0);
+    size_t size = v->text.size;
+    if (last >= 0 && (uint64_t)last + 1 < size) {
+        size = (size_t)last + 1;
+    }
+    model_bulk_add(c->out,
+                   (struct span){ .data = bytes_front(&v->text), .len = size });
+}
+
+static void on_mget(struct call *c)
+{
+    bytes_printf(c->out, "*%zu\r\n", c->m->argc - 1);
+    for (size_t i = 1; i < c->m->argc; i++) {
+        string_say(c, key_of(c, i));
+    }
+}
+
+static void on_mset(struct call *c)
+{
+    for (size_t i = 1; i + 1 < c->m->argc; i += 2) {
+        string_put(key_of(c, i), c->m->arg[i + 1]);
+    }
+    ok(c);
+}
+
+static void on_exists(struct call *c)
+{
+    int64_t n = 0;
+    for (size_t i = 1; i < c->m->argc; i++) {
+        n += key_of(c, i)->kind != KIND_NONE;
+    }
+    number(c, n);
+}
+
+static void on_del(struct call *c)
+{
+    int64_t n = 0;
+    for (size_t i = 1; i < c->m->argc; i++) {
+        struct value *v = key_of(c, i);
+        n += v->kind != KIND_NONE;
+        value_clear(v);
+    }
+    number(c, n);
+}
+
+static void on_expire(struct call *c)
+{
+    struct value *v = key_of(c, 1); /* never runs out here */
+    v->version++;
+    number(c, v->kind != KIND_NONE);
+}
+
+static void on_incr(struct call *c)
+{
+    struct value *v = key_of(c, 1);
+    struct model_command text = { .argc = 1, .arg = { bytes_span(&v->text) } };
+    int64_t n = model_arg_number(&text, 0, 0) + model_arg_number(c->m, 2, 1);
+    struct bytes written = { 0 };
+    bytes_printf(&written, "%" PRId64, n);
+    string_put(v, bytes_span(&written));
+    bytes_fini(&written);
+    number(c, n);
+}
+
+static void on_rpush(struct call *c)
+{
+    struct value *v = key_of(c, 1);
+    v->kind = KIND_LIST;
+    v->version++;
+    for (size_t i = 2; i < c->m->argc; i++) {
+        if (v->n_items == v->items_cap) {
+            v->items_cap = v->items_cap * 2 + 8;
+            v->items = must_grow(v->items, v->items_cap * sizeof v->items[0]);
+        }
+        v->items[v->n_items] = (struct bytes){ 0 };
+        bytes_add(&v->items[v->n_items++], c->m->arg[i].data, c->m->arg[i].len);
+    }
+    number(c, (int64_t)(v->n_items - v->items_at));
+}
+
+static void on_lrange(struct call *c)
+{
+    struct value *v = key_of(c, 1);
+    bytes_printf(c->out, "*%zu\r\n", v->n_items - v->items_at);
+    for (size_t i = v->items_at; i < v->n_items; i++) {
+        model_bulk_add(c->out, bytes_span(&v->items[i]));
+    }
+}
+
+static void on_ltrim(struct call *c)
+{
+    key_of(c, 1)->version++; /* only ever "keep everything" */
+    ok(c);
+}
+
+static void on_llen(struct call *c)
+{
+    struct value *v = key_of(c, 1);
+    number(c, (int64_t)(v->n_items - v->items_at));
+}
+
+bool data_pop(struct value *v, struct bytes *out)
+{
+    if (v->items_at == v->n_items) {
+        return false;
+    }
+    struct bytes *item = &v->items[v->items_at++];
+    bytes_add_text(out, "*2\r\n");
+    model_bulk_add(out, bytes_span(&v->key));
+    model_bulk_add(out, bytes_span(item));
+    bytes_fini(item);
+    v->version++;
+    if (v->items_at == v->n_items) {
+        value_clear(v);
+    }
+    return true;
+}
+
+static void on_blpop(struct call *c)
+{
+    if (!data_pop(key_of(c, 1), c->out)) {
+        model_null_array_add(c->out, c->resp);
+    }
+}
+
+static void on_echo(struct call *c)
+{
+    model_bulk_add(c->out, c->m->arg[1]);
+}
+
+static const struct {
+    const char *name;
+    size_t argc_min;
+    bool writes;
+    void (*run)(struct call *c);
+} commands[] = {
+    { "SET", 3, true, on_set },        { "SETEX", 4, true, on_setex },
+    { "SETNX", 3, true, on_setnx },    { "GETSET", 3, true, on_getset },
+    { "APPEND", 3, true, on_append },  { "GET", 2, false, on_get },
+    { "STRLEN", 2, false, on_strlen }, { "GETRANGE", 4, false, on_getrange },
+    { "MGET", 2, false, on_mget },     { "MSET", 3, true, on_mset },
+    { "EXISTS", 2, false, on_exists }, { "DEL", 2, true, on_del },
+    { "EXPIRE", 3, true, on_expire },  { "INCR", 2, true, on_incr },
+    { "INCRBY", 3, true, on_incr },    { "RPUSH", 3, true, on_rpush },
+    { "LRANGE", 4, false, on_lrange }, { "LTRIM", 4, true, on_ltrim },
+    { "LLEN", 2, false, on_llen },     { "BLPOP", 3, true, on_blpop },
+    { "ECHO", 2, false, on_echo },
+};
+
+enum {
+    COMMANDS = sizeof commands / sizeof commands[0]
+};
+
+static size_t command_index(const struct model_command *m)
+{
+    for (size_t i = 0; i < COMMANDS; i++) {
+        if (model_arg_is(m, 0, commands[i].name) &&
+            m->argc >= commands[i].argc_min) {
+            return i;
+        }
+    }
+    return COMMANDS;
+}
+
+bool data_writes(const struct model_command *m)
+{
+    size_t i = command_index(m);
+    return i < COMMANDS && commands[i].writes;
+}
+
+void data_command(struct world *w,
+                  struct session *c,
+                  const struct model_command *m,
+                  struct bytes *out)
+{
+    struct call call = { .data = w->server->data,
+                         .db = c->ledger.db,
+                         .resp = c->ledger.resp,
+                         .m = m,
+                         .out = out };
+    size_t i = command_index(m);
+    if (i < COMMANDS) {
+        commands[i].run(&call);
+    } else {
+        bytes_printf(
+            out, "-ERR unknown command '%.*s', with args beginning with: \r\n",
+            (int)(m->arg[0].len < 100 ? m->arg[0].len : 100),
+            (const char *)m->arg[0].data);
+    }
+}
+
+bool data_blpop_waits(struct world *w,
+                      struct session *c,
+                      const struct model_command *m)
+{
+    struct value *v = data_at(w->server->data, c->ledger.db, m->arg[1]);
+    return v->items_at == v->n_items;
+}

@@ -1,0 +1,170 @@
+/* What is drawn for a seed: rates of faults, the load, and options of redial,
+ * whose limits are small so that they are met often. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "tests/sim/world.h"
+
+static const struct {
+    enum fault fault;
+    uint32_t rate_max; /* per ten thousand decisions */
+} rates[] = {
+    { FAULT_REFUSE, 3000 },      { FAULT_SYN_LOST, 1000 },
+    { FAULT_DNS, 2000 },         { FAULT_RESET_OUT, 4000 },
+    { FAULT_RESET_IN, 4000 },    { FAULT_HOLE_OUT, 300 },
+    { FAULT_HOLE_IN, 300 },      { FAULT_HOLE_BOTH, 200 },
+    { FAULT_HALF_CLOSE, 300 },   { FAULT_SLICES, 9000 },
+    { FAULT_SHORT_WRITE, 5000 }, { FAULT_SLOW_READER, 3000 },
+    { FAULT_LEAVER, 100 },       { FAULT_KILL, 150 },
+    { FAULT_STOP, 150 },         { FAULT_CLIENT_KILL, 300 },
+    { FAULT_LOADING, 200 },      { FAULT_READONLY, 200 },
+    { FAULT_MEMORY, 60 },
+};
+
+static void draw_rates(struct world *w, uint32_t faults)
+{
+    for (size_t i = 0; i < sizeof rates / sizeof rates[0]; i++) {
+        bool on = chance(w, 1, 2);
+        uint32_t rate = (uint32_t)pick(w, 1, rates[i].rate_max);
+        bool allowed = faults & 1u << rates[i].fault;
+        w->settings.rate[rates[i].fault] = on && allowed ? rate : 0;
+    }
+    if (w->settings.rate[FAULT_KILL] > 0 && (faults & 1u << FAULT_LOADING)) {
+        w->settings.rate[FAULT_LOADING] += 20;
+    }
+    if (faults & 1u << FAULT_MEMORY && chance(w, 2, 3)) {
+        w->settings.rate[FAULT_MEMORY] = 0;
+    }
+    if (faults & 1u << FAULT_NO_FENCE && chance(w, 1, 6)) {
+        w->settings.rate[FAULT_NO_FENCE] = 10000;
+    }
+    if (faults & 1u << FAULT_DRAIN && chance(w, 1, 10)) {
+        w->settings.rate[FAULT_DRAIN] = 30;
+    }
+}
+
+static void set(struct world *w, const char *format, uint64_t number)
+{
+    char text[96];
+    struct settings *s = &w->settings;
+    int length = snprintf(text, sizeof text, format, number);
+    if (length < 0 || s->n_drawn == SETS_MAX) {
+        abort();
+    }
+    char *copy = must_alloc((size_t)length + 1);
+    memcpy(copy, text, (size_t)length + 1);
+    s->drawn[s->n_drawn++] = copy;
+}
+
+static void set_word(struct world *w,
+                     const char *key,
+                     const char *const *words,
+                     size_t n)
+{
+    char text[96];
+    snprintf(text, sizeof text, "%s=%s", key, words[pick(w, 0, n - 1)]);
+    set(w, text, 0);
+}
+
+#define WORDS(...)                        \
+    (const char *const[]){ __VA_ARGS__ }, \
+        sizeof((const char *const[]){ __VA_ARGS__ }) / sizeof(char *)
+
+static void draw_retry(struct world *w)
+{
+    set_word(w, "upstream.replay",
+             WORDS("none", "read", "idempotent", "idempotent", "idempotent",
+                   "convergent", "all"));
+    set_word(w, "upstream.backoff",
+             WORDS("constant", "none", "exponential", "full_jitter",
+                   "equal_jitter", "decorrelated_jitter",
+                   "exponential_with_jitter"));
+    set(w, "upstream.backoff_base=%" PRIu64 "us", pick(w, 100, 20000));
+    set(w, "upstream.backoff_cap=%" PRIu64 "ms", pick(w, 20, 500));
+    set_word(w, "upstream.retries", WORDS("3", "3", "0", "1", "10", "-1"));
+    set_word(w, "upstream.deadline", WORDS("10s", "10s", "2s", "300ms"));
+    if (chance(w, 1, 2)) {
+        set(w, "upstream.attempt_timeout=%" PRIu64 "ms", pick(w, 20, 800));
+    }
+    if (chance(w, 1, 3)) {
+        set(w, "upstream.budget_ratio=%" PRIu64 "%%", pick(w, 0, 50));
+        set(w, "upstream.budget_min=%" PRIu64, pick(w, 0, 20));
+        set(w, "upstream.budget_burst=%" PRIu64, pick(w, 1, 30));
+    }
+    if (chance(w, 1, 8)) {
+        set_word(w, "upstream.retry_on_timeout", WORDS("no"));
+    }
+    if (chance(w, 1, 12)) {
+        set_word(w, "upstream.retry", WORDS("off"));
+    }
+    if (chance(w, 1, 6)) {
+        set(w, "upstream.fail_fast_after=%" PRIu64 "ms", pick(w, 50, 3000));
+    }
+}
+
+static void draw_limits(struct world *w)
+{
+    set(w, "upstream.shared_lanes=%" PRIu64, pick(w, 1, 3));
+    if (chance(w, 1, 8)) {
+        set_word(w, "upstream.lanes", WORDS("private"));
+    }
+    if (chance(w, 1, 2)) {
+        set(w, "listener.pipeline_max=%" PRIu64, pick(w, 1, 8));
+    }
+    if (chance(w, 1, 3)) {
+        set(w, "upstream.replay_bytes_max=%" PRIu64, pick(w, 30, 4000));
+    }
+    if (chance(w, 1, 3)) {
+        set(w, "upstream.reply_hold_max=%" PRIu64, pick(w, 100, 4000));
+    }
+    if (chance(w, 1, 4)) {
+        set(w, "upstream.lane_buffer_max=%" PRIu64 "KiB", pick(w, 16, 64));
+    }
+    if (chance(w, 1, 4)) {
+        set(w, "listener.client_buffer_max=%" PRIu64 "KiB", pick(w, 16, 64));
+    }
+    if (chance(w, 1, 8)) {
+        set(w, "upstream.held_requests_max=%" PRIu64, pick(w, 1, 50));
+    }
+    if (chance(w, 1, 8)) {
+        set(w, "upstream.private_lanes_max=%" PRIu64, pick(w, 0, 5));
+    }
+    set(w, "upstream.connect_timeout=%" PRIu64 "ms", pick(w, 50, 1000));
+    set(w, "upstream.handshake_timeout=%" PRIu64 "ms", pick(w, 100, 2000));
+    set(w, "upstream.ping_idle=%" PRIu64 "ms", pick(w, 50, 30000));
+    set(w, "upstream.ping_timeout=%" PRIu64 "ms", pick(w, 50, 1000));
+}
+
+static void draw_load(struct world *w)
+{
+    struct settings *s = &w->settings;
+    s->clients = (unsigned)pick(w, 1, 12);
+    s->depth_max = (unsigned)(chance(w, 1, 3) ? 1 : pick(w, 2, 40));
+    s->latency_us = pick(w, 20, chance(w, 1, 4) ? 20000 : 1000);
+    s->think_us = pick(w, 500, 30000);
+    s->big_values = chance(w, 1, 3);
+    s->sessions = chance(w, 1, 2);
+    s->transactions = chance(w, 1, 2);
+    s->own_auth = chance(w, 1, 4);
+    s->password = s->own_auth ? chance(w, 1, 2) : chance(w, 1, 10);
+    s->by_name = chance(w, 1, 4);
+    s->lazy_drain = chance(w, 1, 2);
+    s->never_reads = chance(w, 1, 6) && s->clients > 1;
+}
+
+void settings_draw(struct world *w, const struct run_options *options)
+{
+    w->settings.requests = options->requests;
+    draw_rates(w, options->faults);
+    draw_load(w);
+    draw_retry(w);
+    draw_limits(w);
+}
+
+void settings_free(struct settings *s)
+{
+    for (size_t i = 0; i < s->n_drawn; i++) {
+        free(s->drawn[i]);
+    }
+}

@@ -1,0 +1,219 @@
+/* The simulator's command line (README.md). */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "tests/sim/world.h"
+
+enum {
+    REQUESTS_DEFAULT = 1000,
+    FAILURES_SHOWN = 5
+};
+
+struct arguments {
+    uint64_t from, to;
+    uint64_t requests;
+    uint64_t total; /* stop after so many requests; 0: after the last seed */
+    uint32_t faults;
+    bool trace, quiet, twice;
+};
+
+static void usage(void)
+{
+    fprintf(stderr, "usage: sim [--seeds COUNT | --seeds FROM-TO | --seed N] "
+                    "[--requests N] [--total N]\n"
+                    "           [--faults NAME,NAME...|none] [--trace] "
+                    "[--quiet] [--twice]\n"
+                    "faults:");
+    for (int i = 0; i < FAULT_COUNT; i++) {
+        fprintf(stderr, " %s", fault_name((enum fault)i));
+    }
+    fputc('\n', stderr);
+}
+
+static bool faults_read(const char *text, uint32_t *faults)
+{
+    char name[32];
+    *faults = 0;
+    if (strcmp(text, "none") == 0) {
+        return true;
+    }
+    while (*text != '\0') {
+        size_t n = strcspn(text, ",");
+        bool found = false;
+        snprintf(name, sizeof name, "%.*s", (int)(n < 31 ? n : 31), text);
+        for (unsigned i = 0; i < FAULT_COUNT; i++) {
+            if (strcmp(name, fault_name((enum fault)i)) == 0) {
+                *faults |= 1u << i;
+                found = true;
+            }
+        }
+        if (!found) {
+            return false;
+        }
+        text += n + (text[n] == ',');
+    }
+    return true;
+}
+
+/* "5-9", or a number: that many seeds, or that one. */
+static bool seeds_read(const char *text, bool many, struct arguments *a)
+{
+    char *end;
+    a->from = strtoull(text, &end, 10);
+    a->to = a->from;
+    if (many && *end == '\0') {
+        a->from = 1;
+    } else if (*end == '-') {
+        a->to = strtoull(end + 1, &end, 10);
+    }
+    return *end == '\0' && a->to >= a->from;
+}
+
+static bool arguments_read(int argc, char **argv, struct arguments *a)
+{
+    *a = (struct arguments){
+        .from = 1, .to = 100, .requests = REQUESTS_DEFAULT, .faults = UINT32_MAX
+    };
+    for (int i = 1; i < argc; i++) {
+        const char *value = i + 1 < argc ? argv[i + 1] : "";
+        bool good = true;
+        if (strcmp(argv[i], "--trace") == 0) {
+            a->trace = true;
+            continue;
+        } else if (strcmp(argv[i], "--quiet") == 0) {
+            a->quiet = true;
+            continue;
+        } else if (strcmp(argv[i], "--twice") == 0) {
+            a->twice = true;
+            continue;
+        } else if (strcmp(argv[i], "--seeds") == 0 ||
+                   strcmp(argv[i], "--seed") == 0) {
+            good = seeds_read(value, argv[i][6] == 's', a);
+        } else if (strcmp(argv[i], "--requests") == 0) {
+            a->requests = strtoull(value, NULL, 10);
+        } else if (strcmp(argv[i], "--total") == 0) {
+            a->total = strtoull(value, NULL, 10);
+        } else if (strcmp(argv[i], "--faults") == 0) {
+            good = faults_read(value, &a->faults);
+        } else {
+            good = false;
+        }
+        i++;
+        if (!good || i >= argc) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void line_print(uint64_t seed, const struct run_result *r)
+{
+    printf("seed %" PRIu64 ": %" PRIu64 " requests: %" PRIu64
+           " answered, %" PRIu64 " NOTAPPLIED, %" PRIu64
+           " UNKNOWNOUTCOME, %" PRIu64 " refused, %" PRIu64
+           " lost with their client; %" PRIu64
+           " replays; %.1f s; hash %016" PRIx64 "\n",
+           seed, r->requests, r->answered, r->not_applied, r->unknown,
+           r->refused, r->lost, r->replays, (double)r->virtual_us / 1e6,
+           r->hash);
+    printf("   faults:");
+    for (unsigned i = 0; i < FAULT_COUNT; i++) {
+        if (r->fired[i] > 0) {
+            printf(" %s=%" PRIu64, fault_name((enum fault)i), r->fired[i]);
+        }
+    }
+    printf("\n");
+}
+
+static void sum(struct run_result *total, const struct run_result *r)
+{
+    total->hash = hash_number(total->hash, r->hash);
+    total->events += r->events;
+    total->requests += r->requests;
+    total->answered += r->answered;
+    total->not_applied += r->not_applied;
+    total->unknown += r->unknown;
+    total->refused += r->refused;
+    total->lost += r->lost;
+    total->replays += r->replays;
+    total->virtual_us += r->virtual_us;
+    if (r->memory_peak > total->memory_peak) {
+        total->memory_peak = r->memory_peak;
+    }
+    for (unsigned i = 0; i < FAULT_COUNT; i++) {
+        total->fired[i] += r->fired[i];
+    }
+}
+
+static void total_print(uint64_t runs,
+                        uint64_t failures,
+                        const struct run_result *t)
+{
+    printf("%" PRIu64 " runs, %" PRIu64 " broken: %" PRIu64
+           " requests, %" PRIu64 " events, %.0f s of virtual time\n",
+           runs, failures, t->requests, t->events, (double)t->virtual_us / 1e6);
+    printf("   %" PRIu64 " answered, %" PRIu64 " NOTAPPLIED, %" PRIu64
+           " UNKNOWNOUTCOME, %" PRIu64 " refused by the server, %" PRIu64
+           " lost with their client\n",
+           t->answered, t->not_applied, t->unknown, t->refused, t->lost);
+    printf("   %" PRIu64 " executions more than once, at most %zu KiB held by "
+                         "the engine\n   faults:",
+           t->replays, t->memory_peak / 1024);
+    for (unsigned i = 0; i < FAULT_COUNT; i++) {
+        printf(" %s=%" PRIu64, fault_name((enum fault)i), t->fired[i]);
+    }
+    printf("\n   hash of all runs: %016" PRIx64 "\n", t->hash);
+}
+
+/* One seed; with --twice once more, and both must be the same (I23). */
+static bool seed_run(const struct arguments *a,
+                     uint64_t seed,
+                     struct run_result *r)
+{
+    struct run_options options = { .seed = seed,
+                                   .requests = a->requests,
+                                   .faults = a->faults,
+                                   .trace = a->trace };
+    *r = world_run(&options);
+    if (r->broken || !a->twice) {
+        return !r->broken;
+    }
+    struct run_result again = world_run(&options);
+    if (again.hash != r->hash) {
+        fprintf(stderr,
+                "seed %" PRIu64 ": I23: two runs differ: %016" PRIx64
+                " and %016" PRIx64 "\n",
+                seed, r->hash, again.hash);
+        return false;
+    }
+    return true;
+}
+
+int main(int argc, char **argv)
+{
+    struct arguments a;
+    struct run_result total = { 0 };
+    uint64_t runs = 0;
+    uint64_t failures = 0;
+
+    if (!arguments_read(argc, argv, &a)) {
+        usage();
+        return 2;
+    }
+    for (uint64_t seed = a.from; seed <= a.to && failures < FAILURES_SHOWN;
+         seed++) {
+        struct run_result r;
+        failures += !seed_run(&a, seed, &r);
+        runs++;
+        sum(&total, &r);
+        if (!a.quiet) {
+            line_print(seed, &r);
+        }
+        if (a.total > 0 && total.requests >= a.total) {
+            break;
+        }
+    }
+    total_print(runs, failures, &total);
+    return failures > 0;
+}

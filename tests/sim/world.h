@@ -1,0 +1,272 @@
+/* A model world around one engine: virtual time, a network, a Redis server,
+ * clients, and what goes wrong between them. All from one seed. */
+#ifndef SIM_WORLD_H
+#define SIM_WORLD_H
+
+#include "config/config.h"
+#include "proxy/core/engine.h"
+#include "proxy/core/rng.h"
+#include "tests/sim/bytes.h"
+
+enum fault {
+    FAULT_REFUSE,    /* a connection attempt is refused */
+    FAULT_SYN_LOST,  /* ... is never answered */
+    FAULT_DNS,       /* a name does not resolve */
+    FAULT_RESET_OUT, /* reset after k bytes towards the server */
+    FAULT_RESET_IN,  /* reset after k bytes towards redial: k = 0 is "after
+                           execution, before the reply" */
+    FAULT_HOLE_OUT,  /* bytes towards the server get stuck for a while */
+    FAULT_HOLE_IN,   /* bytes towards redial do */
+    FAULT_HOLE_BOTH,
+    FAULT_HALF_CLOSE,  /* the server's FIN arrives, the rest is lost */
+    FAULT_SLICES,      /* 1..n bytes at a time */
+    FAULT_SHORT_WRITE, /* the kernel takes a part */
+    FAULT_SLOW_READER, /* a client takes its replies slowly */
+    FAULT_LEAVER,      /* a client goes in the middle of things */
+    FAULT_KILL,        /* the server dies and comes back */
+    FAULT_STOP,        /* the server is stopped and continued: SIGSTOP */
+    FAULT_CLIENT_KILL, /* the server closes one connection */
+    FAULT_LOADING,
+    FAULT_READONLY,
+    FAULT_NO_FENCE, /* the user may not CLIENT KILL */
+    FAULT_MEMORY,   /* allocations fail */
+    FAULT_DRAIN,    /* redial is told to finish early */
+    FAULT_COUNT
+};
+
+const char *fault_name(enum fault fault);
+
+enum {
+    LINKS_INDEX_MAX = 1 << 16,
+    RECORDS_KEPT = 50,
+    KEPT_BYTES = 72,
+    SETS_MAX = 64
+};
+
+/* What happened, for the report of a failure. */
+struct record {
+    uint64_t now_us;
+    const char *what;
+    char who[16];
+    uint64_t number;
+    uint32_t size;
+    uint8_t kept; /* bytes kept of data */
+    uint8_t data[KEPT_BYTES];
+};
+
+/* One direction of a connection: what the kernel has and the other end has not
+ * got yet. */
+struct pipe {
+    struct bytes data;
+    uint64_t delivered;
+    uint64_t cut_at; /* reset after so many bytes */
+    uint64_t stuck_until;
+    uint64_t stuck_since;
+    bool scheduled;
+    bool fin; /* the end of stream stands behind data */
+};
+
+struct attempt_mark {
+    uint64_t end; /* offset behind the command's last byte */
+    uint32_t request;
+};
+
+/* A connection of the engine: to a client or to the server. */
+struct link {
+    conn_id id;
+    bool upstream;
+    unsigned number;  /* of its kind, for the report */
+    bool engine_open; /* the engine may hear of it */
+    bool connected;
+    bool peer_open;       /* the model at the other end may */
+    bool paused;          /* the engine does not want to read */
+    uint64_t closed_turn; /* when the engine heard that it is gone */
+    bool dirty;           /* has bytes the kernel was not offered yet */
+    bool closing;         /* the engine's CLOSED event is on its way */
+    struct bytes queue; /* written by the engine, not yet taken by the kernel */
+    struct pipe out;    /* from the engine */
+    struct pipe in;     /* to the engine */
+    uint64_t kernel_room;
+    struct session *session; /* the server's side; borrowed */
+    struct client *client;   /* or the client's; borrowed */
+
+    /* The commands the engine wrote here, for I9 and I10. */
+    struct bytes said;
+    uint64_t said_offset;  /* of the first byte of said */
+    uint64_t taken_offset; /* what the kernel has taken in all */
+    struct attempt_mark *marks;
+    size_t n_marks, marks_cap, marks_at;
+};
+
+enum wake {
+    WAKE_CONNECT, /* a connection attempt ends */
+    WAKE_RESOLVE,
+    WAKE_OUT,      /* deliver from the engine */
+    WAKE_IN,       /* deliver to the engine */
+    WAKE_CLOSED,   /* the engine hears that a connection is gone */
+    WAKE_CLIENT,   /* a client acts */
+    WAKE_READ,     /* a slow client reads */
+    WAKE_FAULT,    /* something may go wrong */
+    WAKE_CONTINUE, /* the server is continued */
+    WAKE_RESTART,  /* the server starts again */
+    WAKE_UNBLOCK,  /* a BLPOP ends */
+    WAKE_MEMORY,   /* allocations work again */
+};
+
+struct sleeper {
+    uint64_t at_us;
+    uint64_t order; /* ties are broken by age */
+    enum wake why;
+    void *who;
+    uint64_t number;
+};
+
+/* What was drawn for this seed. */
+struct settings {
+    uint64_t requests;
+    uint32_t rate[FAULT_COUNT]; /* per ten thousand; 0: never */
+    unsigned clients;
+    unsigned depth_max;
+    uint64_t latency_us;
+    uint64_t think_us;
+    bool big_values;
+    bool sessions; /* clients use AUTH, HELLO and SELECT */
+    bool transactions;
+    bool own_auth; /* redial has the credentials */
+    bool password; /* the server wants a password */
+    bool by_name;
+    bool lazy_drain;       /* several events before the actions are taken */
+    bool never_reads;      /* one client never reads */
+    char *drawn[SETS_MAX]; /* "upstream.retries=3"; owned */
+    size_t n_drawn;
+};
+
+struct world {
+    uint64_t seed;
+    uint64_t now_us;
+    uint64_t begin_us;
+    struct rng rng;
+    struct settings settings;
+    struct config *config;
+    const struct upstream_config *upstream;
+    const struct listener_config *listener;
+    struct engine *engine;
+    struct sleeper *heap;
+    size_t n_heap, heap_cap;
+    uint64_t order;
+    struct link **links; /* owned, every one of the run */
+    size_t n_links, links_cap;
+    struct link *by_index[LINKS_INDEX_MAX];
+    struct link **dirty; /* borrowed */
+    size_t n_dirty, dirty_cap;
+    unsigned upstream_links, client_links;
+    struct buf *block; /* what reads are packed into */
+
+    struct server *server;
+    struct history *history;
+    struct client **clients; /* owned: present ones */
+    unsigned n_clients;
+    struct client **retired; /* owned: those before them */
+    size_t n_retired;
+    uint32_t next_block;
+    uint64_t next_client;
+    uint64_t sent; /* requests made */
+    bool healed;
+    uint64_t healed_us;
+    bool draining;
+    bool finished; /* clients make no new requests */
+
+    long blocks; /* allocations the engine holds */
+    size_t memory_bytes, memory_peak;
+    bool memory_fails;
+    bool memory_failed; /* once, in this run */
+
+    uint64_t fired[FAULT_COUNT];
+    uint64_t turn; /* drains so far */
+    bool offered;
+    uint64_t still; /* events since time last moved */
+    uint64_t hash;
+    uint64_t events;
+    bool trace;
+    struct record records[RECORDS_KEPT];
+    uint64_t n_records;
+    char violation[512]; /* the first invariant broken; empty while none is */
+};
+
+/* Note what happened: it becomes part of the hash. */
+void world_note(struct world *w,
+                const char *what,
+                const struct link *l,
+                uint64_t number,
+                struct span data);
+
+/* An invariant is broken. Only the first is kept. */
+void world_violate(struct world *w, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+static inline bool world_broken(const struct world *w)
+{
+    return w->violation[0] != '\0';
+}
+
+/* Random choices. */
+uint64_t pick(struct world *w, uint64_t low, uint64_t high);
+bool chance(struct world *w, uint64_t in, uint64_t of);
+/* Whether a fault happens now; counts it. Never after the healing. */
+bool strikes(struct world *w, enum fault fault);
+
+void world_wake(struct world *w,
+                uint64_t after_us,
+                enum wake why,
+                void *who,
+                uint64_t number);
+
+/* Let the engine hear of something and do what it wants. */
+void world_step(struct world *w, struct event event);
+
+/* What a run was. */
+struct run_result {
+    uint64_t hash;
+    uint64_t events;
+    uint64_t requests;
+    uint64_t answered;
+    uint64_t not_applied;
+    uint64_t unknown;
+    uint64_t refused; /* errors of the server */
+    uint64_t lost;    /* requests whose client connection ended first */
+    uint64_t replays;
+    uint64_t virtual_us;
+    size_t memory_peak;
+    uint64_t fired[FAULT_COUNT];
+    bool broken;
+};
+
+struct run_options {
+    uint64_t seed;
+    uint64_t requests;
+    uint32_t faults; /* set of 1 << enum fault */
+    bool trace;
+    bool quiet;
+};
+
+/* Play one seed. A failure is reported on standard error. */
+struct run_result world_run(const struct run_options *options);
+
+/* net.c */
+void net_action(struct world *w, struct action *action);
+void net_offer(struct world *w);
+void net_wake(struct world *w, const struct sleeper *s);
+void net_strike(struct world *w);
+void net_heal(struct world *w);
+struct link *net_accept(struct world *w, struct client *client);
+void link_send(struct world *w, struct link *l, const void *data, size_t size);
+/* The other end goes: after what it has sent (FIN) or at once (RST). */
+void link_end(struct world *w, struct link *l, bool reset);
+/* Offer the bytes behind a stop again: room was made, or the engine resumed. */
+void link_pump(struct world *w, struct link *l);
+void link_free(struct link *l);
+
+/* settings.c */
+void settings_draw(struct world *w, const struct run_options *options);
+void settings_free(struct settings *s);
+
+#endif

@@ -1,0 +1,341 @@
+#include "tests/trace/stage.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum {
+    EARLIEST_US = 1000000, /* the clock does not begin at 0 */
+    STEPS_WITHOUT_TIME_MAX = 1000,
+};
+
+static void *counted_alloc(void *context, size_t size)
+{
+    struct stage *s = context;
+    s->blocks++;
+    return malloc(size);
+}
+
+static void counted_free(void *context, void *block)
+{
+    struct stage *s = context;
+    s->blocks -= block != NULL;
+    free(block);
+}
+
+static struct player *player_add(struct stage *s, char side, unsigned number)
+{
+    if (s->n_players == PLAYERS_MAX) {
+        snprintf(s->error, sizeof s->error, "more than %d connections",
+                 PLAYERS_MAX);
+        return NULL;
+    }
+    struct player *p = &s->players[s->n_players++];
+    *p = (struct player){ .side = side, .number = number, .open = true };
+    return p;
+}
+
+static struct player *player_of(struct stage *s, conn_id id)
+{
+    for (size_t i = s->n_players; i > 0; i--) {
+        if (s->players[i - 1].id == id) {
+            return &s->players[i - 1];
+        }
+    }
+    return NULL;
+}
+
+static unsigned upstreams(const struct stage *s)
+{
+    unsigned n = 0;
+    for (size_t i = 0; i < s->n_players; i++) {
+        n += s->players[i].side == 'u';
+    }
+    return n;
+}
+
+struct player *stage_find(struct stage *s, char side, unsigned number)
+{
+    for (size_t i = 0; i < s->n_players; i++) {
+        if (s->players[i].side == side && s->players[i].number == number) {
+            return &s->players[i];
+        }
+    }
+    return NULL;
+}
+
+static void keep_written(struct stage *s, struct player *p, struct chain *chain)
+{
+    struct memory *m = engine_memory(s->engine);
+    for (const struct segment *g = chain->head; g != NULL; g = g->next) {
+        bytes_add(&p->written, slice_data(&g->slice), g->slice.len);
+    }
+    p->untaken += chain->bytes;
+    chain_clear(m, chain);
+}
+
+static void keep_action(struct stage *s, struct action *a)
+{
+    struct player *p = player_of(s, a->conn);
+    bool opens = a->type == ACTION_CONNECT || a->type == ACTION_RESOLVE;
+    if (p == NULL && opens) {
+        p = player_add(s, 'u', upstreams(s) + 1);
+        if (p == NULL) {
+            return;
+        }
+        p->id = a->conn;
+    }
+    if (p == NULL || !p->open) {
+        snprintf(s->error, sizeof s->error,
+                 "action %d for a connection that is not open", (int)a->type);
+        if (a->type == ACTION_WRITE) {
+            chain_clear(engine_memory(s->engine), &a->bytes);
+        }
+        return;
+    }
+    if (a->type == ACTION_WRITE) {
+        keep_written(s, p, &a->bytes);
+        return;
+    }
+    if (a->type == ACTION_CLOSE) {
+        p->open = false;
+    }
+    if (s->n_pending == PENDING_MAX) {
+        snprintf(s->error, sizeof s->error, "too many actions at once");
+        return;
+    }
+    struct pending *pending = &s->pending[s->n_pending++];
+    *pending = (struct pending){ .player = p, .type = a->type };
+    if (opens) {
+        address_format(a->address, pending->address);
+    }
+}
+
+/* Take what the engine wants, and tell it what the kernel took of it. */
+static void drain(struct stage *s)
+{
+    bool again = true;
+    while (again && s->error[0] == '\0') {
+        struct action action;
+        while (engine_next(s->engine, &action)) {
+            keep_action(s, &action);
+        }
+        again = false;
+        for (size_t i = 0; i < s->n_players; i++) {
+            struct player *p = &s->players[i];
+            if (p->open && !p->holds && p->untaken > 0) {
+                struct event taken = { .type = EVENT_WRITTEN,
+                                       .now_us = s->now_us,
+                                       .conn = p->id,
+                                       .count = p->untaken };
+                p->untaken = 0;
+                engine_step(s->engine, &taken);
+                again = true;
+            }
+        }
+    }
+}
+
+bool stage_open(struct stage *s, const struct config *config, bool split)
+{
+    *s = (struct stage){ .now_us = EARLIEST_US, .split = split };
+    struct engine_options options = {
+        .config = config,
+        .seed = 1,
+        .allocator = { .alloc = counted_alloc,
+                       .free = counted_free,
+                       .context = s },
+        .now_us = s->now_us,
+        .wall_offset_us = INT64_C(1700000000) * 1000000,
+    };
+    s->engine = engine_new(&options);
+    if (s->engine == NULL) {
+        snprintf(s->error, sizeof s->error, "engine_new failed");
+        return false;
+    }
+    drain(s);
+    return s->error[0] == '\0';
+}
+
+bool stage_close(struct stage *s)
+{
+    if (s->engine != NULL) {
+        engine_free(s->engine);
+        s->engine = NULL;
+    }
+    for (size_t i = 0; i < s->n_players; i++) {
+        bytes_fini(&s->players[i].written);
+    }
+    s->n_players = 0;
+    if (s->blocks != 0) {
+        snprintf(s->error, sizeof s->error, "%ld blocks of memory leaked",
+                 s->blocks);
+        return false;
+    }
+    return true;
+}
+
+static bool idle(const struct stage *s)
+{
+    if (s->n_pending > 0 || s->error[0] != '\0') {
+        return false;
+    }
+    for (size_t i = 0; i < s->n_players; i++) {
+        if (s->players[i].written.size > 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+bool stage_advance(struct stage *s, uint64_t until_us)
+{
+    unsigned steps = 0;
+    while (idle(s)) {
+        uint64_t deadline_us = engine_deadline(s->engine);
+        if (deadline_us > until_us) {
+            s->now_us = until_us > s->now_us ? until_us : s->now_us;
+            return false;
+        }
+        if (deadline_us > s->now_us) {
+            s->now_us = deadline_us;
+            steps = 0;
+        } else if (++steps > STEPS_WITHOUT_TIME_MAX) {
+            snprintf(s->error, sizeof s->error,
+                     "the engine asks for the same moment for ever");
+            return true;
+        }
+        stage_step(s, (struct event){ .type = EVENT_TIMEOUT });
+    }
+    return true;
+}
+
+struct player *stage_connect(struct stage *s,
+                             unsigned number,
+                             unsigned listener)
+{
+    struct player *p = player_add(s, 'c', number);
+    if (p == NULL) {
+        return NULL;
+    }
+    p->id = engine_reserve(s->engine, listener);
+    if (p->id == 0) {
+        p->open = false; /* clients_max */
+        return p;
+    }
+    stage_step(s, (struct event){ .type = EVENT_ACCEPTED,
+                                  .conn = p->id,
+                                  .listener = listener });
+    return p;
+}
+
+void stage_step(struct stage *s, struct event event)
+{
+    event.now_us = s->now_us;
+    engine_step(s->engine, &event);
+    drain(s);
+}
+
+static void bytes_once(struct stage *s, struct player *p, struct span bytes)
+{
+    struct memory *m = engine_memory(s->engine);
+    struct buf *b = buf_new(m, (uint32_t)bytes.len);
+    if (b == NULL) {
+        snprintf(s->error, sizeof s->error, "no memory for a read");
+        return;
+    }
+    memcpy(b->data, bytes.data, bytes.len);
+    b->len = (uint32_t)bytes.len;
+    stage_step(s, (struct event){
+                      .type = EVENT_BYTES,
+                      .conn = p->id,
+                      .bytes = { .buf = b, .offset = 0, .len = b->len } });
+}
+
+void stage_bytes(struct stage *s, struct player *p, struct span bytes)
+{
+    if (!s->split) {
+        bytes_once(s, p, bytes);
+        return;
+    }
+    for (size_t i = 0; i < bytes.len && s->error[0] == '\0'; i++) {
+        bytes_once(s, p, (struct span){ .data = bytes.data + i, .len = 1 });
+    }
+}
+
+void stage_taken(struct stage *s, struct player *p, uint64_t count)
+{
+    p->untaken -= count;
+    stage_step(s, (struct event){
+                      .type = EVENT_WRITTEN, .conn = p->id, .count = count });
+}
+
+bool stage_take(struct stage *s,
+                const struct player *p,
+                enum action_type type,
+                char address[ADDRESS_TEXT_MAX])
+{
+    for (size_t i = 0; i < s->n_pending; i++) {
+        if (s->pending[i].player != p || s->pending[i].type != type) {
+            continue;
+        }
+        memcpy(address, s->pending[i].address, ADDRESS_TEXT_MAX);
+        s->n_pending--;
+        memmove(&s->pending[i], &s->pending[i + 1],
+                (s->n_pending - i) * sizeof s->pending[0]);
+        return true;
+    }
+    return false;
+}
+
+static const char *action_name(enum action_type type)
+{
+    switch (type) {
+    case ACTION_RESOLVE: return "resolve";
+    case ACTION_CONNECT: return "connect";
+    case ACTION_WRITE: return "write";
+    case ACTION_PAUSE: return "pause";
+    case ACTION_RESUME: return "resume";
+    case ACTION_CLOSE: return "close";
+    }
+    return "?";
+}
+
+void text_escape(struct bytes *out, struct span raw)
+{
+    for (size_t i = 0; i < raw.len; i++) {
+        uint8_t c = raw.data[i];
+        if (c == '\r') {
+            bytes_add_text(out, "\\r");
+        } else if (c == '\n') {
+            bytes_add_text(out, "\\n");
+        } else if (c == '"' || c == '\\') {
+            bytes_printf(out, "\\%c", c);
+        } else if (c < 128 && isprint(c)) {
+            bytes_add(out, &c, 1);
+        } else {
+            bytes_printf(out, "\\x%02x", c);
+        }
+    }
+}
+
+bool stage_unexpected(struct stage *s, struct bytes *text)
+{
+    if (idle(s)) {
+        return false;
+    }
+    for (size_t i = 0; i < s->n_pending; i++) {
+        const struct pending *a = &s->pending[i];
+        bytes_printf(text, "    %c%u %s %s\n", a->player->side,
+                     a->player->number, action_name(a->type), a->address);
+    }
+    for (size_t i = 0; i < s->n_players; i++) {
+        struct player *p = &s->players[i];
+        if (p->written.size > 0) {
+            bytes_printf(text, "    %c%u write \"", p->side, p->number);
+            text_escape(text, bytes_span(&p->written));
+            bytes_add_text(text, "\"\n");
+        }
+    }
+    return true;
+}

@@ -1,0 +1,76 @@
+/* The stage on which a trace is played: an engine, its clients (c1, c2, ...)
+ * and its server connections (u1, u2, ... in the order of its asking). */
+#ifndef TRACE_STAGE_H
+#define TRACE_STAGE_H
+
+#include "config/config.h"
+#include "proxy/core/engine.h"
+#include "tests/sim/bytes.h"
+
+enum {
+    PLAYERS_MAX = 64,
+    PENDING_MAX = 256
+};
+
+struct player {
+    char side; /* 'c' or 'u' */
+    unsigned number;
+    conn_id id;
+    bool open;
+    bool holds;           /* the kernel takes nothing of what is written */
+    struct bytes written; /* by the engine, not yet expected by a line */
+    uint64_t untaken;     /* written, not yet taken by the kernel */
+};
+
+/* Something the engine did, other than writing. */
+struct pending {
+    struct player *player;
+    enum action_type type;
+    char address[ADDRESS_TEXT_MAX];
+};
+
+struct stage {
+    struct engine *engine;
+    uint64_t now_us;
+    struct player players[PLAYERS_MAX];
+    size_t n_players;
+    struct pending pending[PENDING_MAX];
+    size_t n_pending;
+    bool split;      /* deliver every byte on its own */
+    long blocks;     /* of memory the engine holds */
+    char error[256]; /* why the play cannot go on; empty while it can */
+};
+
+/* Start the engine and collect what it wants at once. */
+bool stage_open(struct stage *s, const struct config *config, bool split);
+/* Free everything; false, with s->error, when the engine leaked. */
+bool stage_close(struct stage *s);
+
+/* Let time pass up to a moment; stops early, and returns true, as soon as the
+ * engine does something. */
+bool stage_advance(struct stage *s, uint64_t until_us);
+
+struct player *stage_find(struct stage *s, char side, unsigned number);
+/* A client connects. */
+struct player *stage_connect(struct stage *s,
+                             unsigned number,
+                             unsigned listener);
+
+/* Give the engine one event of a player; the rest of the event is the
+ * caller's. */
+void stage_step(struct stage *s, struct event event);
+void stage_bytes(struct stage *s, struct player *p, struct span bytes);
+void stage_taken(struct stage *s, struct player *p, uint64_t count);
+
+/* Take the first pending action of that kind off the list. */
+bool stage_take(struct stage *s,
+                const struct player *p,
+                enum action_type type,
+                char address[ADDRESS_TEXT_MAX]);
+
+/* Describe what the engine did and no line has expected; false when nothing. */
+bool stage_unexpected(struct stage *s, struct bytes *text);
+/* Write bytes readably. */
+void text_escape(struct bytes *out, struct span raw);
+
+#endif
