@@ -148,7 +148,7 @@ try_image() {
     status=0
     wait "$run_pid" || status=$?
     run_pid=
-    expect 'SIGTERM ends it with code' 0 $status
+    expect 'SIGTERM ends it with code 0' 0 $status
 }
 
 mkdir -p "$work"
