@@ -3,27 +3,17 @@
 #ifndef CORE_DOWNSTREAM_H
 #define CORE_DOWNSTREAM_H
 
-#include "parser/resp_command.h"
 #include "proxy/core/backoff.h"
 #include "proxy/core/conn.h"
 #include "proxy/core/list.h"
 #include "proxy/core/timers.h"
 
 struct engine;
+struct input;
 struct listener;
 struct request;
 struct session;
 struct upstream;
-
-/* What is only there while a client has sent half a command or more than may
- * be taken: an idle client has none. */
-struct input {
-    struct command_scanner scanner;
-    struct chain partial;      /* of the command being scanned */
-    struct chain unread;       /* received, not yet looked at */
-    struct request *streaming; /* a large request on its way; or NULL */
-    bool discard;              /* drop the rest of that request */
-};
 
 /* redis.md §6, as far as redial must know it. */
 enum block_state {
@@ -72,8 +62,6 @@ struct downstream {
 struct downstream *downstream_new(struct engine *e, struct listener *l);
 void downstream_accepted(struct engine *e, struct downstream *d);
 
-/* s is owned. */
-void downstream_bytes(struct engine *e, struct downstream *d, struct slice s);
 void downstream_written(struct engine *e, struct downstream *d, uint64_t count);
 void downstream_closed(struct engine *e, struct downstream *d);
 void downstream_timeout(struct engine *e, struct downstream *d);
@@ -127,8 +115,10 @@ void downstream_recall(struct engine *e, struct downstream *d);
 /* Its stalled_lane has just been paused: mind how long that lasts. */
 void downstream_stalled(struct engine *e, struct downstream *d);
 
-/* Look at bytes that had to wait, if there is room now. */
-void downstream_read_on(struct engine *e, struct downstream *d);
+/* A command is complete, or large enough to be passed on as it arrives. */
+void downstream_take(struct engine *e, struct downstream *d, struct request *r);
+/* pipeline_max or client_buffer_max is reached. */
+bool downstream_is_full(const struct downstream *d);
 
 /* Bind d to a lane (leaving the one before). */
 void downstream_bind(struct engine *e,

@@ -2,6 +2,7 @@
 
 #include <assert.h>
 
+#include "proxy/core/input.h"
 #include "proxy/core/state.h"
 
 void engine_trace(struct engine *e, struct trace_record *record)
@@ -148,7 +149,7 @@ static void downstream_event(struct engine *e,
 {
     switch (event->type) {
     case EVENT_ACCEPTED: downstream_accepted(e, d); break;
-    case EVENT_BYTES: downstream_bytes(e, d, event->bytes); break;
+    case EVENT_BYTES: input_bytes(e, d, event->bytes); break;
     case EVENT_WRITTEN: downstream_written(e, d, event->count); break;
     case EVENT_CLOSED: downstream_closed(e, d); break;
     case EVENT_RESOLVED:

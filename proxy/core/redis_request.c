@@ -49,7 +49,9 @@ static void submit(struct engine *e, struct downstream *d, struct request *r)
 {
     r->open = true;
     d->n_open++;
-    r->patience_us = patience_us(e, d, r);
+    if (cluster_of(d)->config->attempt_timeout_us > 0) {
+        r->patience_us = patience_us(e, d, r);
+    }
     upstream_submit(e, d->lane, r);
 }
 
