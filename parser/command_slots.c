@@ -42,7 +42,7 @@ static struct command_key key_of(const char *name)
 }
 
 /* Put a row into the first free slot from where the search begins. */
-static void place(uint16_t *slots, const struct command_key *keys, uint16_t row)
+static void place(uint16_t *slots, const struct command_key *keys, uint32_t row)
 {
     uint32_t slot = command_slot(&keys[row]);
 
@@ -63,7 +63,7 @@ int main(void)
     static struct command_key keys[NAMES];
     static uint16_t slots[COMMAND_SLOTS];
 
-    for (uint16_t i = 0; i < NAMES; i++) {
+    for (uint32_t i = 0; i < NAMES; i++) {
         keys[i] = key_of(names[i]);
         place(slots, keys, i);
     }

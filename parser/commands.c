@@ -125,13 +125,13 @@ static int keys_or_unknown(const struct keys *k, bool found)
 
 static bool keys_range(const struct command *c, size_t argc, struct keys *k)
 {
-    int64_t last = c->key_last;
+    int64_t last = (int64_t)c->key_last;
 
     if (last < 0) {
         last += (int64_t)argc;
     }
-    for (int64_t i = c->key_first; i <= last && i < (int64_t)argc;
-         i += c->key_step) {
+    for (int64_t i = (int64_t)c->key_first; i <= last && i < (int64_t)argc;
+         i += (int64_t)c->key_step) {
         key_add(k, (size_t)i);
     }
     return true;
@@ -265,7 +265,7 @@ static bool keys_georadius(const struct command *c,
 int command_keys(const struct command *c,
                  const struct span *argv,
                  size_t argc,
-                 uint32_t *index,
+                 uint32_t *index, /* NOLINT(readability-non-const-parameter) */
                  size_t max)
 {
     struct keys k = { .index = index, .max = max };

@@ -54,6 +54,7 @@ static bool begins_with(struct span text, const char *prefix)
 {
     size_t len = strlen(prefix);
 
+    assert(len > 0);
     return text.len >= len && memcmp(text.data, prefix, len) == 0;
 }
 

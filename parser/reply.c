@@ -216,6 +216,7 @@ struct reply *reply_parse(struct span data)
     if (!is_message(data) || !write_resp2(&w, data)) {
         return NULL;
     }
+    assert(w.len > 0);
     w.out = malloc(w.len);
     if (w.out == NULL) {
         return NULL;

@@ -492,6 +492,7 @@ static const uint8_t *inline_end(struct span line)
     return nul == NULL ? line.data + len : nul;
 }
 
+/* NOLINTNEXTLINE(readability-non-const-parameter): w writes to out */
 int64_t command_from_inline(struct span line, uint8_t *out, size_t out_max)
 {
     struct writer w = { .out = out, .max = out_max };
