@@ -10,10 +10,12 @@
 #include "config/config.h"
 #include "proxy/io/server.h"
 
-/* clang has another name for it. */
-#if defined(__has_feature) && !defined(__SANITIZE_ADDRESS__)
+/* gcc and clang have different names for it. */
+#if defined(__SANITIZE_ADDRESS__)
+#define HAS_ADDRESS_SANITIZER 1
+#elif defined(__has_feature)
 #if __has_feature(address_sanitizer)
-#define __SANITIZE_ADDRESS__ 1
+#define HAS_ADDRESS_SANITIZER 1
 #endif
 #endif
 
@@ -277,7 +279,7 @@ static void harden(void)
 {
     const struct rlimit none = { 0, 0 };
     (void)setrlimit(RLIMIT_CORE, &none);
-#ifndef __SANITIZE_ADDRESS__ /* its search for leaks is a debugger's work */
+#ifndef HAS_ADDRESS_SANITIZER /* its search for leaks is a debugger's work */
     (void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 #endif
     (void)prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);

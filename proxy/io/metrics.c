@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -35,16 +36,21 @@ void metrics_add(struct worker_snapshot *sum,
     }
 }
 
+/* The second number of the file is the count of pages in memory. */
 static uint64_t resident_bytes(void)
 {
     FILE *f = fopen("/proc/self/statm", "re");
     if (f == NULL) {
         return 0;
     }
-    uint64_t size = 0, resident = 0;
-    int n = fscanf(f, "%" SCNu64 " %" SCNu64, &size, &resident);
+    char line[128] = "";
+    const char *got = fgets(line, sizeof(line), f);
     (void)fclose(f);
-    return n == 2 ? resident * (uint64_t)sysconf(_SC_PAGESIZE) : 0;
+    const char *second = got == NULL ? NULL : strchr(line, ' ');
+    if (second == NULL) {
+        return 0;
+    }
+    return strtoull(second, NULL, 10) * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
 static uint64_t open_handles(void)
@@ -131,24 +137,24 @@ static void write_table(const struct metrics *m, struct text *out)
 #undef ENGINE_GAUGE
 }
 
+/* One upstream's decisions about one class of commands. Most combinations
+ * never happen: only those that did are listed. */
 static void write_retries_of(const struct upstream_stats *s,
                              const char *upstream,
+                             enum command_class class,
                              struct text *out)
 {
-    /* Most combinations never happen: only those that did are listed. */
     for (int o = 0; o < OUTCOME_COUNT; o++) {
-        for (int c = 0; c < CLASS_COUNT; c++) {
-            for (int v = 0; v < VERDICT_COUNT; v++) {
-                if (s->retries[o][c][v] == 0) {
-                    continue;
-                }
-                text_addf(out,
-                          "redial_retries_total{upstream=\"%s\",outcome=\"%s\","
-                          "class=\"%s\",verdict=\"%s\"} %" PRIu64 "\n",
-                          upstream, outcome_name((enum outcome)o),
-                          command_class_name((enum command_class)c),
-                          verdict_name((enum verdict)v), s->retries[o][c][v]);
+        for (int v = 0; v < VERDICT_COUNT; v++) {
+            if (s->retries[o][class][v] == 0) {
+                continue;
             }
+            text_addf(out,
+                      "redial_retries_total{upstream=\"%s\",outcome=\"%s\","
+                      "class=\"%s\",verdict=\"%s\"} %" PRIu64 "\n",
+                      upstream, outcome_name((enum outcome)o),
+                      command_class_name(class), verdict_name((enum verdict)v),
+                      s->retries[o][class][v]);
         }
     }
 }
@@ -161,7 +167,10 @@ static void write_retries(const struct metrics *m, struct text *out)
          "the command, the verdict",
          "counter");
     for (size_t i = 0; i < m->config->n_upstreams; i++) {
-        write_retries_of(&m->sum.upstreams[i], label(m, i, text), out);
+        for (int c = 0; c < CLASS_COUNT; c++) {
+            write_retries_of(&m->sum.upstreams[i], label(m, i, text),
+                             (enum command_class)c, out);
+        }
     }
     head(out, "replayed_total",
          "Requests sent a second time although the first may have been "

@@ -52,12 +52,13 @@ bool worker_enter(struct worker *w, conn_id id, struct socket *s)
             n *= 2;
         }
         assert(n <= UINT32_MAX);
-        struct socket **sockets = realloc(w->sockets, n * sizeof(*sockets));
+        struct socket **sockets =
+            realloc(w->sockets, n * sizeof(struct socket *));
         if (sockets == NULL) {
             return false;
         }
         memset(sockets + w->n_sockets, 0,
-               (n - w->n_sockets) * sizeof(*sockets));
+               (n - w->n_sockets) * sizeof(struct socket *));
         w->sockets = sockets;
         w->n_sockets = (uint32_t)n;
     }
