@@ -256,8 +256,8 @@ void log_write(struct log *l,
     struct message m = {
         .level = level, .event = event, .fields = fields, .n = n
     };
-    (void)clock_gettime(CLOCK_REALTIME, &m.at);
     pthread_mutex_lock(&l->mutex);
+    (void)clock_gettime(CLOCK_REALTIME, &m.at); /* so that lines are in order */
     write_message(l, &m);
     pthread_mutex_unlock(&l->mutex);
 }
@@ -353,8 +353,8 @@ void log_trace(struct log *l, const struct trace_record *r, const char *client)
                          .event = trace_type_name(r->type),
                          .fields = fields,
                          .n = sizeof(fields) / sizeof(fields[0]) };
-    (void)clock_gettime(CLOCK_REALTIME, &m.at);
     pthread_mutex_lock(&l->mutex);
+    (void)clock_gettime(CLOCK_REALTIME, &m.at); /* so that lines are in order */
     if (r->type != TRACE_LIMIT || limit_is_news(l, r->reason, m.at.tv_sec)) {
         write_message(l, &m);
         keep_message(l, &m);

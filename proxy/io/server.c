@@ -400,7 +400,7 @@ int server_run(const struct config *config,
     }
     join_threads(&s);
     if (rc == 0) {
-        log_text(s.log, LOG_INFO, "exit", "drained");
+        log_text(s.log, LOG_INFO, "exit", "all workers have stopped");
     }
     server_fini(&s);
     return rc;
