@@ -191,6 +191,8 @@ class Relay:
             self._listener = None
 
     def _accept(self):
+        if self._listener is None:
+            return  # refused since the selector woke us
         try:
             client, _ = self._listener.accept()
         except OSError:

@@ -288,4 +288,4 @@ def test_private_lanes(redis, make_redial):
     for c in clients:
         assert c.call("SET", "k", "v") == b"OK"
         c.close()
-    wait_until(lambda: not redis.clients(), "the lanes to be closed")
+    wait_until(lambda: len(redis.clients()) <= 1, "the lanes to be closed")

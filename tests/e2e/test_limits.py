@@ -131,35 +131,70 @@ class Others:
                 f"the others waited {max(self.times):.2f} s"
 
 
-@pytest.mark.parametrize("size, count", [(100 * 1024, 1000), (4 * MIB, 30)])
-def test_a_slow_reader_stalls_nobody(redis, make_redial, size, count):
-    """Row 16: 100 MiB of replies that nobody reads."""
-    redial = make_redial(redis.url, env=SMALL_QUARANTINE)
-    value = b"x" * size
-    with redial.connect() as setup:
-        assert setup.call("SET", "big", value) == b"OK"
-    before = peak_bytes(redial.pid)
+def slow_client(redial):
     slow = socket.socket()
     slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    slow.settimeout(20)
     slow.connect(redial.address)
-    request = encode("GET", "big")
-    try:
-        with Others(redial) as others:
-            slow.sendall(request * count)
-            others.go_on_for(500)
-            grown = peak_bytes(redial.pid) - before
-            print(f"peak RSS grew by {grown / MIB:.1f} MiB")
-            assert grown < 60 * MIB
-            # It reads in the end, and gets everything.
-            slow.settimeout(20)
-            left = count * (len(value) + len(b"$%d\r\n\r\n" % size))
-            while left:
-                data = slow.recv(MIB)
-                assert data, f"{left} bytes missing"
-                left -= len(data)
-            others.go_on_for(50)
-    finally:
-        slow.close()
+    return slow
+
+
+def read_all(slow, left):
+    """Returns what was missing when the connection ended."""
+    while left:
+        data = slow.recv(MIB)
+        if not data:
+            break
+        left -= len(data)
+    return left
+
+
+def test_a_slow_reader_stalls_nobody(redis, make_redial):
+    """Row 16: 100 MiB of replies that nobody reads for a while. Requests that
+    were sent already can't be taken back, so pipeline_max of them bound what
+    is held; no more is sent."""
+    redial = make_redial(redis.url, env=SMALL_QUARANTINE,
+                         sets=["listener.pipeline_max=200"])
+    size, count = 100 * 1024, 1000
+    with redial.connect() as setup:
+        assert setup.call("SET", "big", b"x" * size) == b"OK"
+    before = peak_bytes(redial.pid)
+    with slow_client(redial) as slow, Others(redial) as others:
+        slow.sendall(encode("GET", "big") * count)
+        others.go_on_for(500)
+        grown = peak_bytes(redial.pid) - before
+        print(f"peak RSS grew by {grown / MIB:.1f} MiB")
+        assert grown < 200 * size + 30 * MIB
+        assert read_all(slow, count * (size + len(b"$102400\r\n\r\n"))) == 0
+        others.go_on_for(50)
+        peak = peak_bytes(redial.pid) - before
+        assert peak < 200 * size + 30 * MIB, "nor while it caught up"
+
+
+def test_a_slow_reader_of_streams_stalls_nobody(redis, make_redial):
+    """Large replies are streamed: on a shared lane the slow client has to go,
+    after a second; one that has had a large reply before has its own lane,
+    and all the time of stall_timeout."""
+    redial = make_redial(redis.url, env=SMALL_QUARANTINE)
+    size, count = 4 * MIB, 30
+    with redial.connect() as setup:
+        assert setup.call("SET", "big", b"x" * size) == b"OK"
+    before = peak_bytes(redial.pid)
+    one_reply = size + len(b"$4194304\r\n\r\n")
+    with slow_client(redial) as shared, slow_client(redial) as own, \
+            Others(redial) as others:
+        own.sendall(encode("GET", "big"))
+        assert read_all(own, one_reply) == 0
+        own.sendall(encode("GET", "big") * count)
+        shared.sendall(encode("GET", "big") * count)
+        wait_until(lambda: redial.metric("clients_stalled") == 1,
+                   "the one on the shared lane to be closed")
+        others.go_on_for(500)
+        assert read_all(own, count * one_reply) == 0
+        assert read_all(shared, count * one_reply) > 0
+        grown = peak_bytes(redial.pid) - before
+        print(f"peak RSS grew by {grown / MIB:.1f} MiB")
+        assert grown < 60 * MIB
 
 
 def test_a_client_that_never_reads_is_closed(redis, make_redial):

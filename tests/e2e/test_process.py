@@ -110,7 +110,7 @@ def test_version_and_help():
 def test_check_prints_all_errors(tmp_path):
     path = tmp_path / "bad.ini"
     path.write_text("[upstream default]\naddress = 127.0.0.1:6379\n"
-                    "retrys = 3\ndeadline = soon\n[listner a]\n")
+                    "retris = 3\ndeadline = soon\n[listner a]\n")
     done = run("--check", "-c", str(path))
     words = done.stdout + done.stderr
     assert done.returncode != 0
