@@ -399,7 +399,7 @@ bool command_reply_constant(const struct command *c,
                             const struct span *argv,
                             size_t argc)
 {
-    static const char *const always[] = { "MSET", "HMSET", "SETEX", "PSETEX" };
+    static const char *const always[] = { "MSET", "SETEX", "PSETEX" };
 
     if (c == NULL) {
         return false;

@@ -124,7 +124,8 @@ int command_keys(const struct command *c,
 bool command_writes(const struct command *c, enum command_class class);
 
 /* The reply of a replay is the same whatever ran in between: SET without GET,
- * NX, XX or a comparison, MSET, HMSET, SETEX, PSETEX (redis.md §4 rule 3). */
+ * NX, XX or a comparison, MSET, SETEX, PSETEX (redis.md §4 rule 3). Not HMSET:
+ * behind a later SET of the same key it would meet the wrong type. */
 bool command_reply_constant(const struct command *c,
                             const struct span *argv,
                             size_t argc);

@@ -128,6 +128,16 @@ void chain_consume(struct memory *m, struct chain *c, size_t count)
 {
     assert(count <= c->bytes);
     c->bytes -= count;
+    if (c->bytes == 0 && c->head == c->tail) {
+        /* One slice and all of it: nearly every write. */
+        struct segment *only = c->head;
+        c->head = NULL;
+        c->tail = NULL;
+        if (only != NULL) {
+            segment_drop(m, only);
+        }
+        return;
+    }
 
     while (count > 0) {
         struct segment *s = c->head;

@@ -126,6 +126,12 @@ static void release(struct engine *e, struct conn *c)
 static bool take_action(struct engine *e, struct conn *c, struct action *a)
 {
     a->conn = c->id;
+    if (c->out.head != NULL && !c->resolve && !c->connect) {
+        a->type = ACTION_WRITE;
+        a->bytes = c->out;
+        c->out = (struct chain){ 0 };
+        return true;
+    }
     if (c->close) {
         c->close = false;
         a->type = ACTION_CLOSE;
@@ -138,12 +144,6 @@ static bool take_action(struct engine *e, struct conn *c, struct action *a)
         a->address = c->address;
         c->resolve = false;
         c->connect = false;
-        return true;
-    }
-    if (c->out.head != NULL) {
-        a->type = ACTION_WRITE;
-        a->bytes = c->out;
-        c->out = (struct chain){ 0 };
         return true;
     }
     if (c->paused != c->paused_told) {

@@ -248,12 +248,15 @@ void engine_step(struct engine *e, const struct event *event)
     case EVENT_CONFIG: break; /* a configuration lasts as long as the engine */
     case EVENT_DRAIN: drain(e); break;
     }
-    upstreams_release(e);
 }
 
 bool engine_next(struct engine *e, struct action *action)
 {
-    return conn_next_action(e, action);
+    if (conn_next_action(e, action)) {
+        return true;
+    }
+    upstreams_release(e);
+    return false;
 }
 
 uint64_t engine_deadline(const struct engine *e)

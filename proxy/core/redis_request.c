@@ -468,8 +468,24 @@ static bool is_plain(const struct downstream *d, const struct request *r)
                          !(c->flags & (COMMAND_PRIVATE | COMMAND_BLOCKING)));
 }
 
+/* The server drops a connection that says so (it takes it for an attack by way
+ * of a browser); on a shared lane that would drop everybody. */
+static bool speaks_http(struct engine *e, const struct request *r)
+{
+    struct request_args args;
+    request_args_init(e, &args, r);
+    bool http = args.argc > 0 && (span_is_word(args.list[0], "POST") ||
+                                  span_is_word(args.list[0], "HOST:"));
+    request_args_fini(e, &args);
+    return http;
+}
+
 bool redis_dispatch(struct engine *e, struct downstream *d, struct request *r)
 {
+    if (r->command == NULL && speaks_http(e, r)) {
+        downstream_close(e, d, "it speaks HTTP");
+        return true;
+    }
     if (d->lane == NULL && !bind_first(e, d, r)) {
         return true;
     }

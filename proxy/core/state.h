@@ -33,7 +33,7 @@ struct engine {
     struct conn_table conns;
     struct conn *busy, *busy_tail; /* connections with something to do */
     struct timers timers;
-    struct list_node closed_lanes; /* freed at the end of the step */
+    struct list_node closed_lanes; /* freed once all actions are taken */
     struct pool requests;
     struct listener *listeners; /* owned, config->n_listeners */
     struct cluster *clusters;   /* owned, config->n_upstreams */
