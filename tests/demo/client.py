@@ -112,12 +112,13 @@ class Connection:
 class Client(threading.Thread):
     """Asks SET, GET, INCR in turn, on keys of its own, until told to stop."""
 
-    def __init__(self, name, port, stop):
+    def __init__(self, name, port, stop, offset=0):
         super().__init__(daemon=True)
         self.key = f"demo:{name}"
         self.connection = Connection(port)
         self.stop_event = stop
         self.ledger = Ledger()
+        self.offset = offset  # so that not all clients ask the same at once
         self.requests = 0
         self.errors = 0
         self.unknown = 0
@@ -130,7 +131,7 @@ class Client(threading.Thread):
         steps = (self._set, self._get, self._incr)
         due = self.last_good = time.monotonic()
         while not self.stop_event.is_set():
-            good = steps[self.requests % len(steps)]()
+            good = steps[(self.offset + self.requests) % len(steps)]()
             self.requests += 1
             now = time.monotonic()
             if good:

@@ -24,6 +24,7 @@ from client import REQUESTS_PER_S, Client, Connection
 CLIENTS = 4
 SECONDS = 18.0
 KILLS_S = (4.0, 10.0)
+HANG_S = 0.1
 DOWN_S = 1.0
 REFRESH_S = 0.2
 FIRST_PORT = 22000  # below the ports the kernel gives to clients
@@ -77,6 +78,13 @@ class Redis:
 
     def wait(self):
         wait_until(lambda: Connection(self.port).ask("PING"), "redis-server")
+
+    def kill9_while_busy(self):
+        """It hangs for a moment first, so that requests are on their way when
+        it dies: sent, perhaps executed, never answered."""
+        self.process.send_signal(signal.SIGSTOP)
+        time.sleep(HANG_S)
+        self.kill9()
 
     def kill9(self):
         self.process.kill()
@@ -158,7 +166,7 @@ class Side:
         self.shown_retries = "-" if redial is None else "0"
         name = "direct" if redial is None else "redial"
         self.clients = [
-            Client(f"{name}{i}", port, stop) for i in range(CLIENTS)
+            Client(f"{name}{i}", port, stop, i) for i in range(CLIENTS)
         ]
 
     def total(self, attribute):
@@ -235,7 +243,7 @@ class Play:
             self.status = f"redis-server was started again at {elapsed_s:.1f} s"
         elif self.kills and elapsed_s >= self.kills[0]:
             self.kills.pop(0)
-            self.redis.kill9()
+            self.redis.kill9_while_busy()
             self.back_at = elapsed_s + DOWN_S
             self.status = f"kill -9 of redis-server at {elapsed_s:.1f} s"
 
@@ -274,7 +282,7 @@ def verdict(redial, direct):
     dropped = redial.dropped()
     print(
         f"through redial: {errors} app errors, {wrong} wrong values, "
-        f"{dropped} connections dropped"
+        f"{dropped} connections dropped, {redial.total('unknown')} unknown"
     )
     print(
         f"directly:       {direct.total('errors')} app errors, "
@@ -290,7 +298,11 @@ def verdict(redial, direct):
     if direct.total("errors") == 0:
         print("verdict: nothing shown: the direct clients had no error either")
         return 2
-    print("verdict: the app behind redial has noticed nothing but a wait")
+    unknown = redial.total("unknown")
+    print(
+        "verdict: well. The app behind redial noticed a wait"
+        + (f", and heard the truth about {unknown} INCRs" if unknown else "")
+    )
     return 0
 
 
