@@ -190,7 +190,8 @@ static void say_listening(const struct server *s)
     }
 }
 
-/* File handles that would be in use with everything full. */
+/* File handles that would be in use with all clients there and none of them
+ * in need of a private lane. */
 static uint64_t handles_wanted(const struct config *c)
 {
     uint64_t n = HANDLES_BESIDE_CLIENTS + c->process.fd_reserve;
@@ -198,8 +199,7 @@ static uint64_t handles_wanted(const struct config *c)
         n += c->listeners[i].clients_max;
     }
     for (size_t i = 0; i < c->n_upstreams; i++) {
-        n += (uint64_t)c->upstreams[i].shared_lanes * c->process.workers +
-             c->upstreams[i].private_lanes_max;
+        n += (uint64_t)c->upstreams[i].shared_lanes * c->process.workers;
     }
     return n;
 }
@@ -215,9 +215,8 @@ static void raise_handle_limit(const struct server *s)
     uint64_t wanted = handles_wanted(s->config);
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < wanted) {
         log_text(s->log, LOG_WARN, "handles",
-                 "the limit of open files is %llu; clients_max, shared_lanes "
-                 "and private_lanes_max may need %llu: raise ulimit -n or "
-                 "lower them",
+                 "the limit of open files is %llu, clients_max needs %llu and "
+                 "private lanes more: raise ulimit -n or lower clients_max",
                  (unsigned long long)limit.rlim_cur,
                  (unsigned long long)wanted);
     }
