@@ -1,5 +1,4 @@
 /* Log lines: escaping, both formats, the rate, and what /events keeps. */
-#define _POSIX_C_SOURCE 200809L
 #include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>

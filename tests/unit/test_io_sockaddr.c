@@ -1,5 +1,4 @@
 /* Addresses survive the way to the system's form and back. */
-#define _POSIX_C_SOURCE 200809L
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
