@@ -95,7 +95,8 @@ class Client(threading.Thread):
         return self.connection.execute_command("INCR", key)  # not INCRBY
 
     def _operate(self, i):
-        command = COMMANDS[i % len(COMMANDS)]
+        # Shifted, so that a fault meets all kinds of commands.
+        command = COMMANDS[(i + self.number) % len(COMMANDS)]
         key, arg = f"v:{self.number}", None
         if command == "INCR":
             key = f"c:{(i // 3 + self.number) % COUNTERS}"

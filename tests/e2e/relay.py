@@ -28,6 +28,7 @@ import time
 
 TO_SERVER, TO_CLIENT = "to_server", "to_client"
 FIN, RST, SILENCE = "FIN", "RST", "silence"
+_QUEUE_MAX = 1 << 20
 _LINGER_RESET = struct.pack("ii", 1, 0)
 
 
@@ -47,6 +48,8 @@ class _Pipe:
         self.link, self.name = link, name
         self.source, self.sink = source, sink
         self.queue = collections.deque()  # (due, bytes)
+        self.queued = 0      # bytes in it
+        self.paused = False  # too many: the source is not read, as TCP would
         self.ended = False   # the source has closed
         self.closed = False  # and the sink was told
         self.since_cut = 0
@@ -73,7 +76,8 @@ class Relay:
         self.hold_to_server = False
         self.hold_to_client = False
         self.accepted = 0
-        self.bytes = {TO_SERVER: 0, TO_CLIENT: 0}
+        self.received = {TO_SERVER: 0, TO_CLIENT: 0}
+        self.bytes = {TO_SERVER: 0, TO_CLIENT: 0}  # passed on
         self._cuts = []
         self._links = set()
         self._calls = collections.deque()
@@ -210,8 +214,17 @@ class Relay:
         for pipe in link.pipes:
             pipe.source.setblocking(False)
             pipe.source.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._selector.register(pipe.source, selectors.EVENT_READ,
-                                    lambda pipe=pipe: self._read(pipe))
+            self._watch(pipe)
+
+    def _watch(self, pipe):
+        self._selector.register(pipe.source, selectors.EVENT_READ,
+                                lambda: self._read(pipe))
+
+    def _unwatch(self, pipe):
+        try:
+            self._selector.unregister(pipe.source)
+        except (KeyError, ValueError):
+            pass  # is not watched
 
     def _read(self, pipe):
         if not pipe.link.open:
@@ -225,12 +238,17 @@ class Relay:
             return
         if not data:
             pipe.ended = True
-            self._selector.unregister(pipe.source)
+            self._unwatch(pipe)
             return
+        self.received[pipe.name] += len(data)
         if pipe.link.dead:
             return
         due = time.monotonic() + self.latency + self.join
         pipe.queue.append((due, data))
+        pipe.queued += len(data)
+        if pipe.queued >= _QUEUE_MAX:
+            pipe.paused = True
+            self._unwatch(pipe)
         heapq.heappush(self._timers, due)
 
     def _pump_all(self):
@@ -253,6 +271,9 @@ class Relay:
             data = self._take(pipe, now)
             if not self._forward(pipe, data):
                 return
+        if pipe.paused and pipe.queued < _QUEUE_MAX:
+            pipe.paused = False
+            self._watch(pipe)
         if pipe.ended and not pipe.queue:
             pipe.closed = True
             try:
@@ -265,6 +286,7 @@ class Relay:
         data = pipe.queue.popleft()[1]
         while self.join and pipe.queue:
             data += pipe.queue.popleft()[1]
+        pipe.queued -= len(data)
         return data
 
     def _forward(self, pipe, data):
@@ -310,10 +332,7 @@ class Relay:
         link.open = False
         self._links.discard(link)
         for pipe in link.pipes:
-            try:
-                self._selector.unregister(pipe.source)
-            except (KeyError, ValueError):
-                pass
+            self._unwatch(pipe)
         if how == RST:
             try:
                 link.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,

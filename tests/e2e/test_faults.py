@@ -51,6 +51,28 @@ def test_a_request_waits_for_the_server_to_come_back(redis, make_redial):
         assert c.read() == 1, "sent once, to the empty server"
 
 
+def test_a_request_the_kernel_took_in_part_was_not_sent(redis, make_redial,
+                                                        make_relay):
+    """Half of a large RPUSH is in the kernel's buffers when the connection
+    breaks: the server can't have executed it, so it is sent again."""
+    relay = make_relay(redis.port)
+    redial = make_redial(relay.url, sets=["upstream.replay_bytes_max=64MiB"])
+    value = b"x" * (24 << 20)  # more than all buffers on the way hold
+    with redial.connect() as c:
+        assert c.call("PING") == b"PONG"
+        relay.hold_to_server = True
+        before = redial.metric("requests_in_flight")
+        c.send("RPUSH", "l", value)
+        wait_until(lambda: redial.metric("requests_in_flight") > before
+                   and relay.received[TO_SERVER] > 1 << 20,
+                   "the request to be on its way")
+        relay.cut_all(RST)
+        relay.hold_to_server = False
+        assert c.read() == 1
+        assert redis.call("LLEN", "l") == 1
+        assert redis.call("STRLEN", "k") == 0
+
+
 def test_a_server_that_starts_late_is_waited_for(make_redis, make_redial):
     redis = make_redis(start=False)
     redial = make_redial(redis.url)
@@ -104,8 +126,8 @@ def test_a_long_outage_fails_fast_and_ends_with_the_first_success(
     (("SETNX", "x", "1"), None), (("HSET", "h", "a", "1"), None)])
 def test_a_request_lost_on_its_way_is_answered_by_its_class(
         redis, make_redial, make_relay, command, answer):
-    """Rows 3 and 4 of the fault matrix: not one byte had left, and all bytes
-    had but no reply came."""
+    """Rows 3 and 4 of the fault matrix: all bytes had left but no reply came,
+    and not one byte had."""
     relay = make_relay(redis.port)
     redial = make_redial(relay.url)
     with redial.connect() as c:
@@ -118,11 +140,16 @@ def test_a_request_lost_on_its_way_is_answered_by_its_class(
             assert got.code == "UNKNOWNOUTCOME"
         else:
             assert got == answer
-        # A request of which the server never had a byte is sent again.
+        # One that was never sent waits for the next connection.
         redis.call("FLUSHALL")
         redis.call("SET", "k", "v")
-        cut = relay.cut(TO_SERVER, len(encode(*command)) - 1, RST)
-        got = c.call(*command)
+        relay.refuse(True)
+        relay.cut_all(RST)
+        wait_until(lambda: redial.metric("lanes_up") == 0, "the loss")
+        c.send(*command)
+        has_held(redial)
+        relay.refuse(False)
+        got = c.read()
         assert not isinstance(got, ReplyError), got
     if answer is None:
         assert redial.metric("unknown_outcome") == 1

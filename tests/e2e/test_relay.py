@@ -102,3 +102,13 @@ def test_refuse_and_listen_again(relay):
         relay.cut_all(RST)
         with pytest.raises((ConnectionClosed, OSError)):
             c.call("PING")
+
+
+def test_what_is_held_pushes_back(relay):
+    with Connection(relay.address) as c:
+        assert c.call("PING") == b"PONG"
+        relay.hold_to_server = True
+        c.socket.settimeout(1)
+        with pytest.raises(TimeoutError):
+            c.send_raw(b"x" * (64 << 20))
+        assert relay.received[TO_SERVER] < 2 << 20
