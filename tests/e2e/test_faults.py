@@ -1,6 +1,7 @@
 """What a client sees, request by request, when the server or the path to it
 fails. Small and exact; the load is in test_scenarios.py."""
 
+import socket
 import threading
 import time
 
@@ -519,54 +520,51 @@ def test_retries_zero_replays_nothing(redis, make_redial, make_relay):
 
 # Histories under the wire faults
 
-def test_histories_hold_while_the_path_is_cut(make_redis, make_redial,
-                                              make_relay):
-    """H1 and H4 at pipeline depths 1 and 16, and in MULTI over two keys."""
-    redis = make_redis(**AOF)
-    relay = make_relay(redis.port)
-    redial = make_redial(relay.url, sets=["upstream.backoff_base=1ms"])
+def push(redial, stop, number, depth):
+    """RPUSH in pipelines of `depth` until told to stop; the history."""
+    history, index = [], 0
+    with redial.connect() as c:
+        while not stop.is_set():
+            tags = [f"tag:{number}:{index + i}" for i in range(depth)]
+            for i, value in enumerate(c.pipeline(
+                    [("RPUSH", "l", tag) for tag in tags])):
+                kind = (outcome_of_error(value)
+                        if isinstance(value, ReplyError) else OK)
+                history.append(Op(f"p{number}", number, index + i, "RPUSH",
+                                  "l", tags[i], 0, 0, kind, value))
+            index += depth
+    return history
+
+
+def transact(redial, stop, number):
+    """RPUSH of one tag to two lists in a transaction, until told to stop."""
+    history, index = [], 0
+    with redial.connect() as c:
+        while not stop.is_set():
+            tag = f"tag:{number}:{index}"
+            last = c.pipeline([("MULTI",), ("RPUSH", "a", tag),
+                               ("RPUSH", "b", tag), ("EXEC",)])[3]
+            kind = OK
+            if isinstance(last, ReplyError):
+                kind = outcome_of_error(last)
+            elif last is None or isinstance(last[0], ReplyError):
+                kind = FAIL
+            for key in "ab":
+                history.append(Op(f"p{number}", number, index, "RPUSH", key,
+                                  tag, 0, 0, kind, last))
+            index += 1
+    return history
+
+
+def judge_histories(redis, redial, hurt):
+    """H1 and H4 at pipeline depths 1, 16 and 256, and in transactions over
+    two lists, while hurt() is at work."""
     stop = threading.Event()
-
-    def push(number, depth):
-        history, index = [], 0
-        with redial.connect() as c:
-            while not stop.is_set():
-                tags = [f"tag:{number}:{index + i}" for i in range(depth)]
-                for i, value in enumerate(c.pipeline(
-                        [("RPUSH", "l", tag) for tag in tags])):
-                    kind = (outcome_of_error(value)
-                            if isinstance(value, ReplyError) else OK)
-                    history.append(Op(f"p{number}", number, index + i,
-                                      "RPUSH", "l", tags[i], 0, 0, kind,
-                                      value))
-                index += depth
-        return history
-
-    def transact(number):
-        history, index = [], 0
-        with redial.connect() as c:
-            while not stop.is_set():
-                tag = f"tag:{number}:{index}"
-                value = c.pipeline([("MULTI",), ("RPUSH", "a", tag),
-                                    ("RPUSH", "b", tag), ("EXEC",)])
-                last = value[3]
-                kind = OK
-                if isinstance(last, ReplyError):
-                    kind = (INFO if last.code == "UNKNOWNOUTCOME" else FAIL)
-                elif last is None or isinstance(last[0], ReplyError):
-                    kind = FAIL
-                for key in "ab":
-                    history.append(Op(f"p{number}", number, index, "RPUSH",
-                                      key, tag, 0, 0, kind, last))
-                index += 1
-        return history
-    joins = [in_background(push, 0, 1), in_background(push, 1, 16),
-             in_background(push, 2, 1), in_background(transact, 3),
-             in_background(transact, 4)]
-    for i in range(40):
-        before = relay.bytes[TO_CLIENT]
-        wait_until(lambda: relay.bytes[TO_CLIENT] > before + 500, "traffic")
-        relay.cut_all(RST if i % 2 else FIN)
+    joins = [in_background(push, redial, stop, number, depth)
+             for number, depth in enumerate((1, 1, 16, 256))]
+    joins += [in_background(transact, redial, stop, number)
+              for number in (10, 11)]
+    hurt()
     stop.set()
     history = [op for join in joins for op in join()]
     lists = {key: [e.decode() for e in redis.call("LRANGE", key, 0, -1)]
@@ -580,3 +578,127 @@ def test_histories_hold_while_the_path_is_cut(make_redis, make_redial,
         assert check_aof([op for op in history if op.key == key],
                          {tag.decode(): n for tag, n in counts.items()}) == []
     assert sum(op.type == OK for op in history) > 100
+    assert all(str(op.val).split(" ")[0] in (
+        "NOTAPPLIED", "UNKNOWNOUTCOME", "EXECABORT", "None")
+        for op in history if op.type != OK), "no error but redial's own"
+
+
+def test_histories_hold_while_the_path_is_cut(make_redis, make_redial,
+                                              make_relay):
+    redis = make_redis(**AOF)
+    relay = make_relay(redis.port)
+    redial = make_redial(relay.url, sets=["upstream.backoff_base=1ms"])
+
+    def hurt():
+        for i in range(40):
+            before = relay.bytes[TO_CLIENT]
+            wait_until(lambda: relay.bytes[TO_CLIENT] > before + 500,
+                       "traffic")
+            relay.cut_all(RST if i % 2 else FIN)
+    judge_histories(redis, redial, hurt)
+
+
+def test_the_histories_catch_a_redial_that_replays_everything(
+        make_redis, make_redial, make_relay):
+    """The same with replay = all, which runs RPUSH twice: proof that the
+    checkers would see it."""
+    redis = make_redis(**AOF)
+    relay = make_relay(redis.port)
+    redial = make_redial(relay.url, sets=["upstream.backoff_base=1ms",
+                                          "upstream.replay=all"])
+
+    def hurt():
+        for _ in range(40):
+            before = relay.bytes[TO_CLIENT]
+            wait_until(lambda: relay.bytes[TO_CLIENT] > before + 500,
+                       "traffic")
+            relay.cut_all(RST)
+    with pytest.raises(AssertionError, match="duplicate"):
+        judge_histories(redis, redial, hurt)
+
+
+def executed(redis):
+    return int(redis.call("LLEN", "l")) + int(redis.call("LLEN", "a"))
+
+
+def test_histories_hold_while_the_server_is_killed(make_redis, make_redial):
+    redis = make_redis(**AOF)
+    redial = make_redial(redis.url)
+
+    def hurt():
+        for _ in range(4):
+            before = executed(redis)
+            wait_until(lambda: executed(redis) > before + 100, "traffic")
+            redis.kill9()
+            redis.restart()
+    judge_histories(redis, redial, hurt)
+
+
+def test_histories_hold_while_the_server_hangs(make_redis, make_redial):
+    """The old copies of what was answered unknown run when the server wakes
+    up; none may run twice, and none after it was called not applied."""
+    redis = make_redis(**AOF)
+    redial = make_redial(redis.url, sets=["upstream.attempt_timeout=100ms"])
+
+    def hurt():
+        for i in range(4):
+            before = executed(redis)
+            wait_until(lambda: executed(redis) > before + 100, "traffic")
+            redis.stop_running()
+            timeouts = redial.metric("attempt_timeouts")
+            wait_until(lambda: redial.metric("attempt_timeouts") > timeouts,
+                       "the attempt timeout")
+            redis.go_on()
+    judge_histories(redis, redial, hurt)
+
+
+def test_histories_hold_while_the_server_ends_connections(make_redis,
+                                                          make_redial):
+    redis = make_redis(**AOF)
+    redial = make_redial(redis.url)
+
+    def hurt():
+        for _ in range(40):
+            before = executed(redis)
+            wait_until(lambda: executed(redis) > before + 20, "traffic")
+            redis.call("CLIENT", "KILL", "TYPE", "normal")
+    judge_histories(redis, redial, hurt)
+
+
+class BlackHole:
+    """A port where connecting neither succeeds nor fails: its queue is full
+    (row 2)."""
+
+    def __init__(self):
+        self.listener = socket.socket()
+        self.port = free_port()
+        self.listener.bind(("127.0.0.1", self.port))
+        self.listener.listen(0)
+        self.fillers = []
+        for _ in range(8):
+            filler = socket.socket()
+            filler.settimeout(0.2)
+            self.fillers.append(filler)
+            try:
+                filler.connect(("127.0.0.1", self.port))
+            except TimeoutError:
+                return
+        raise AssertionError("the queue is never full")
+
+    def close(self):
+        for s in [self.listener, *self.fillers]:
+            s.close()
+
+
+def test_a_connect_black_hole_ends_by_our_timeout(make_redial):
+    hole = BlackHole()
+    redial = make_redial(f"redis://127.0.0.1:{hole.port}",
+                         sets=["upstream.connect_timeout=150ms",
+                               "upstream.deadline=500ms"])
+    with redial.connect() as c:
+        before = time.monotonic()
+        error = c.call("GET", "k")
+        assert time.monotonic() - before < 3, "not the kernel's two minutes"
+        assert error.code == "NOTAPPLIED" and "timed out" in error, error
+        assert redial.metric("connect_failures") >= 2
+    hole.close()
