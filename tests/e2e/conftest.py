@@ -39,6 +39,22 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(pytest.mark.skip(reason="needs redial"))
 
 
+FIGURES = []
+
+
+@pytest.fixture
+def figure(request):
+    """figure(text): shown at the end of the run."""
+    return lambda text: FIGURES.append(f"{request.node.name}: {text}")
+
+
+def pytest_terminal_summary(terminalreporter):
+    if FIGURES:
+        terminalreporter.section("figures")
+        for line in FIGURES:
+            terminalreporter.line(line)
+
+
 @pytest.fixture
 def direct(request):
     return request.config.getoption("--redial") == "none"

@@ -368,7 +368,8 @@ class Redial(Process):
         log = self.log()
         found = SANITIZER.search(log)
         if found:
-            bad.append(f"sanitizer or assertion: ...{log[found.start():][:4000]}")
+            bad.append("sanitizer or assertion: ..."
+                       + log[found.start():][:4000])
         bad += [f"secret {secret!r} in logs or admin pages"
                 for secret in self.secrets if secret in log + output]
         return bad

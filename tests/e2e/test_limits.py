@@ -26,7 +26,7 @@ def peak_bytes(pid):
     return 0
 
 
-def test_9000_idle_clients(redis, make_redial, asan):
+def test_9000_idle_clients(redis, make_redial, asan, figure):
     if not raise_file_limit(9500):
         pytest.skip("the limit of open files is below 9,500")
     redial = make_redial(redis.url)
@@ -39,7 +39,7 @@ def test_9000_idle_clients(redis, make_redial, asan):
         for c in clients[::9]:
             assert c.call("PING") == b"PONG"
         each = (rss_bytes(redial.pid) - before) / 9000
-        print(f"{each:.0f} bytes of RSS per idle connection")
+        figure(f"{each:.0f} bytes of RSS per idle connection")
         assert len(redis.clients()) <= 2, "they share lanes"
         if not asan:
             assert each <= 1024
@@ -56,7 +56,7 @@ def pieces(total, seed=b"redial"):
         yield (b"%016d" % start + block[16:])[:total - start]
 
 
-def test_a_huge_value_is_streamed(redis, make_redial, asan):
+def test_a_huge_value_is_streamed(redis, make_redial, asan, figure):
     """512 MiB (64 with ASan) there and back, in constant memory."""
     size = (64 if asan else 512) * MIB
     redial = make_redial(redis.url, env=SMALL_QUARANTINE)
@@ -76,8 +76,8 @@ def test_a_huge_value_is_streamed(redis, make_redial, asan):
             assert c.read_bytes(len(piece)) == piece
         assert c.read_bytes(2) == b"\r\n"
         grown = peak_bytes(redial.pid) - before
-        print(f"{size // MIB} MiB value, peak RSS grew by "
-              f"{grown / MIB:.1f} MiB")
+        figure(f"{size // MIB} MiB value, peak RSS grew by "
+               f"{grown / MIB:.1f} MiB")
         assert grown < 64 * MIB
         assert c.call("PING") == b"PONG" and other.call("PING") == b"PONG"
 
@@ -149,7 +149,7 @@ def read_all(slow, left):
     return left
 
 
-def test_a_slow_reader_stalls_nobody(redis, make_redial):
+def test_a_slow_reader_stalls_nobody(redis, make_redial, figure):
     """Row 16: 100 MiB of replies that nobody reads for a while. Requests that
     were sent already can't be taken back, so pipeline_max of them bound what
     is held; no more is sent."""
@@ -163,7 +163,7 @@ def test_a_slow_reader_stalls_nobody(redis, make_redial):
         slow.sendall(encode("GET", "big") * count)
         others.go_on_for(500)
         grown = peak_bytes(redial.pid) - before
-        print(f"peak RSS grew by {grown / MIB:.1f} MiB")
+        figure(f"peak RSS grew by {grown / MIB:.1f} MiB")
         assert grown < 200 * size + 30 * MIB
         assert read_all(slow, count * (size + len(b"$102400\r\n\r\n"))) == 0
         others.go_on_for(50)
@@ -171,7 +171,8 @@ def test_a_slow_reader_stalls_nobody(redis, make_redial):
         assert peak < 200 * size + 30 * MIB, "nor while it caught up"
 
 
-def test_a_slow_reader_of_streams_stalls_nobody(redis, make_redial):
+def test_a_slow_reader_of_streams_stalls_nobody(redis, make_redial,
+                                                figure):
     """Large replies are streamed: on a shared lane the slow client has to go,
     after a second; one that has had a large reply before has its own lane,
     and all the time of stall_timeout."""
@@ -193,7 +194,7 @@ def test_a_slow_reader_of_streams_stalls_nobody(redis, make_redial):
         assert read_all(own, count * one_reply) == 0
         assert read_all(shared, count * one_reply) > 0
         grown = peak_bytes(redial.pid) - before
-        print(f"peak RSS grew by {grown / MIB:.1f} MiB")
+        figure(f"peak RSS grew by {grown / MIB:.1f} MiB")
         assert grown < 60 * MIB
 
 

@@ -11,7 +11,7 @@ AOF = {"aof": True, "options": ["--aof-use-rdb-preamble", "no"]}
 
 
 @pytest.fixture
-def play(make_redis, direct, request):
+def play(make_redis, direct, request, figure):
     def run(name, seconds=5):
         redis = make_redis(start=name != "late", **AOF)
 
@@ -23,6 +23,10 @@ def play(make_redis, direct, request):
         result, bad, bounds = scenarios.play(name, redis, make_proxy, seconds,
                                              rate=1000)
         scenarios.print_table(name, "redial", result, bad, bounds)
+        figure(f"{result.requests} requests, "
+               f"{sum(result.errors.values())} errors, "
+               f"{result.drops} drops, "
+               f"worst stall {result.worst_stall * 1000:.0f} ms")
         return result, bad
     return run
 
