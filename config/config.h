@@ -132,13 +132,11 @@ struct upstream_config {
     uint32_t budget_min_per_s;
     uint32_t budget_burst;       /* retries that may be saved up */
     uint64_t fail_fast_after_us; /* 0: never */
-    uint64_t silence_probe_us;
 
     uint64_t connect_timeout_us;
     uint64_t handshake_timeout_us;
     uint64_t ping_idle_us; /* 0: never */
     uint64_t ping_timeout_us;
-    uint64_t dns_refresh_us;
     uint64_t replay_bytes_max; /* larger requests are streamed, not replayed */
     uint64_t reply_hold_max;   /* larger replies are streamed */
     uint64_t lane_buffer_max;  /* unsent bytes of one lane */

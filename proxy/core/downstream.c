@@ -171,6 +171,36 @@ void downstream_closed(struct engine *e, struct downstream *d)
     end(e, d, false);
 }
 
+enum { END_GRACE_US = 1000 * 1000 };
+
+/* A command that would wait at the server, perhaps for ever, and take
+ * something for a client that may be gone. */
+static bool is_blocked(const struct downstream *d)
+{
+    LIST_FOR_EACH(node, &d->requests) {
+        const struct request *r = CONTAINER_OF(node, struct request, arrival);
+        if (r->state == REQUEST_SENT && r->command != NULL &&
+            (r->command->flags & COMMAND_BLOCKING) != 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void downstream_ended(struct engine *e, struct downstream *d)
+{
+    bool raw = d->lane != NULL && d->lane->raw;
+    if (raw || is_blocked(d) || d->input != NULL ||
+        (list_empty(&d->requests) && d->unwritten == 0)) {
+        end(e, d, true);
+        return;
+    }
+    d->ended = true;
+    d->ended_us = e->now_us;
+    downstream_wake_at(e, d, e->now_us + END_GRACE_US);
+    downstream_finish(e, d);
+}
+
 static bool is_finished(const struct downstream *d)
 {
     return d->closing && d->unwritten == 0 && list_empty(&d->requests);
@@ -571,9 +601,34 @@ static uint64_t earliest(uint64_t a, uint64_t b)
     return a < b ? a : b;
 }
 
+/* Drop what the lane has not taken from a client that may be gone. Returns when
+ * to look again. */
+static uint64_t check_ended(struct engine *e, struct downstream *d)
+{
+    if (!d->ended) {
+        return UINT64_MAX;
+    }
+    if (e->now_us < d->ended_us + END_GRACE_US) {
+        return d->ended_us + END_GRACE_US;
+    }
+    LIST_FOR_EACH(node, &d->requests) {
+        const struct request *r = CONTAINER_OF(node, struct request, arrival);
+        if (r->state != REQUEST_SENT && r->state != REQUEST_COMMITTED &&
+            r->state != REQUEST_DONE) {
+            end(e, d, true);
+            return UINT64_MAX;
+        }
+    }
+    return UINT64_MAX;
+}
+
 void downstream_timeout(struct engine *e, struct downstream *d)
 {
-    uint64_t next_us = check_held(e, d);
+    uint64_t next_us = check_ended(e, d);
+    if (d->conn.dead) {
+        return;
+    }
+    next_us = earliest(next_us, check_held(e, d));
     if (!d->conn.dead && d->retry_at_us != 0) {
         if (e->now_us >= d->retry_at_us) {
             redis_refused_retry(e, d);

@@ -19,7 +19,8 @@ struct upstream;
 enum block_state {
     BLOCK_NONE,
     BLOCK_OPEN,   /* MULTI was passed on */
-    BLOCK_BROKEN, /* its connection is lost: nothing of it was executed */
+    BLOCK_BROKEN, /* its MULTI was refused or its connection is lost: nothing
+                     of it was or will be executed */
     BLOCK_SHAM,   /* a MULTI after a lost WATCH: answered here, EXEC is null */
 };
 
@@ -39,9 +40,11 @@ struct downstream {
     uint64_t held;        /* bytes of replies that wait for their turn */
     uint64_t progress_us; /* last time it took or, owed nothing, sent something */
     uint64_t stalled_us;  /* when stalled_lane was paused */
+    uint64_t ended_us;    /* when it ended */
     struct timer timer;
     struct backoff backoff; /* of requests refused as not applied */
     uint64_t retry_at_us;   /* when they are tried again; 0: not waiting */
+    uint64_t block_until_us; /* BLOCK_BROKEN ends then at the latest */
     uint32_t n_requests;    /* in requests */
     uint32_t n_open;        /* dispatched and not answered */
     uint32_t n_settling;    /* SETTLING or BACKOFF */
@@ -51,6 +54,7 @@ struct downstream {
     bool reply_off;         /* CLIENT REPLY OFF */
     bool reply_skip;        /* CLIENT REPLY SKIP: the next one */
     bool settling;          /* private: guards against re-entry */
+    bool ended;             /* sends no more; perhaps it is gone */
     bool closing;           /* takes no more requests; ends when all is out */
     bool dispatching;       /* private: guards against re-entry */
     bool reading;           /* private: same, while its bytes are parsed */
@@ -63,6 +67,10 @@ struct downstream *downstream_new(struct engine *e, struct listener *l);
 void downstream_accepted(struct engine *e, struct downstream *d);
 
 void downstream_written(struct engine *e, struct downstream *d, uint64_t count);
+/* It sends no more but may still wait for replies, as in `printf ... | nc`. What
+ * was sent is answered; what could not be sent in END_GRACE_US is dropped, and
+ * nothing is replayed, for it looks the same when a client has died. */
+void downstream_ended(struct engine *e, struct downstream *d);
 void downstream_closed(struct engine *e, struct downstream *d);
 void downstream_timeout(struct engine *e, struct downstream *d);
 

@@ -151,6 +151,7 @@ static void downstream_event(struct engine *e,
     case EVENT_ACCEPTED: downstream_accepted(e, d); break;
     case EVENT_BYTES: input_bytes(e, d, event->bytes); break;
     case EVENT_WRITTEN: downstream_written(e, d, event->count); break;
+    case EVENT_ENDED: downstream_ended(e, d); break;
     case EVENT_CLOSED: downstream_closed(e, d); break;
     case EVENT_RESOLVED:
     case EVENT_CONNECTED:
@@ -169,6 +170,7 @@ static void upstream_event(struct engine *e,
     case EVENT_CONNECTED: upstream_connected(e, u, event->error); break;
     case EVENT_BYTES: upstream_bytes(e, u, event->bytes); break;
     case EVENT_WRITTEN: upstream_written(e, u, event->count); break;
+    case EVENT_ENDED: upstream_ended(e, u); break;
     case EVENT_CLOSED: upstream_closed(e, u, event->error); break;
     case EVENT_ACCEPTED:
     case EVENT_TIMEOUT:
@@ -243,6 +245,7 @@ void engine_step(struct engine *e, const struct event *event)
     case EVENT_CONNECTED:
     case EVENT_BYTES:
     case EVENT_WRITTEN:
+    case EVENT_ENDED:
     case EVENT_CLOSED: conn_event(e, event); break;
     case EVENT_TIMEOUT: run_timers(e); break;
     case EVENT_CONFIG: break; /* a configuration lasts as long as the engine */

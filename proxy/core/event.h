@@ -26,6 +26,8 @@ enum event_type {
     EVENT_CONNECTED, /* conn: error is 0, or why it failed (then conn is gone) */
     EVENT_BYTES,     /* conn: bytes arrived */
     EVENT_WRITTEN,   /* conn: count more bytes were taken by the kernel */
+    EVENT_ENDED,     /* conn: the peer sends no more (FIN), but may still read;
+                        the core will ask for ACTION_CLOSE */
     EVENT_CLOSED,    /* conn: gone; error says why, 0 for end of stream */
     EVENT_TIMEOUT,   /* engine_deadline() has passed */
     EVENT_CONFIG,    /* a new, already validated config */

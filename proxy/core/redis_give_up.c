@@ -187,6 +187,29 @@ static struct request *next_of_block(const struct request *r)
     return NULL;
 }
 
+enum { REFUSED_BLOCK_US = 1000 * 1000 };
+
+/* What a transaction loses with r. When MULTI itself is refused, the rest of
+ * its block may be on its way: it must not run outside of a block. A client
+ * that has seen the error first sends no more of it, so this ends by itself. */
+static void mind_block(struct engine *e,
+                       struct downstream *d,
+                       const struct request *r)
+{
+    enum command_id id = r->command != NULL ? r->command->id : COMMAND_OTHER;
+    bool open = d->block == BLOCK_OPEN && r->in_block;
+    if (id == COMMAND_MULTI && (open || !r->in_block)) {
+        d->block = BLOCK_BROKEN;
+        d->block_until_us = e->now_us + REFUSED_BLOCK_US;
+    } else if (open) {
+        d->block = BLOCK_BROKEN;
+        d->block_until_us = UINT64_MAX;
+    }
+    if (id == COMMAND_WATCH) {
+        d->watch_lost = true; /* nobody watches: the next EXEC is null */
+    }
+}
+
 void request_give_up(struct engine *e,
                      struct request *r,
                      struct cluster *c,
@@ -197,9 +220,7 @@ void request_give_up(struct engine *e,
     struct downstream *d = r->downstream;
     char copy[ENDPOINT_ERROR_MAX]; /* cause may change under our hands */
     snprintf(copy, sizeof(copy), "%s", cause != NULL ? cause : "");
-    if (r->in_block && d->block == BLOCK_OPEN) {
-        d->block = BLOCK_BROKEN;
-    }
+    mind_block(e, d, r);
     struct request *rest = NULL;
     while (r->in_block && (rest = next_of_block(r)) != NULL) {
         upstream_unhold(e, rest->upstream, rest);

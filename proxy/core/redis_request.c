@@ -133,8 +133,9 @@ static void answer_in_broken_block(struct engine *e,
             e,
             r,
             null ? null_array(e, d)
-                 : "-EXECABORT Transaction discarded because its server "
-                   "connection was lost before EXEC: nothing was executed\r\n");
+                 : "-EXECABORT Transaction discarded because it was refused "
+                   "or its server connection was lost before EXEC: nothing "
+                   "was executed\r\n");
     } else if (id == COMMAND_DISCARD) {
         d->block = BLOCK_NONE;
         d->watch_lost = false;
@@ -148,8 +149,22 @@ static void answer_in_broken_block(struct engine *e,
         downstream_answer_text(
             e,
             r,
-            "-NOTAPPLIED the transaction lost its server connection before "
-            "EXEC: nothing was executed, EXEC will answer EXECABORT\r\n");
+            "-NOTAPPLIED the transaction was refused or lost its server "
+            "connection before EXEC: nothing of it is executed, EXEC will "
+            "answer EXECABORT\r\n");
+    }
+}
+
+void redis_answer_sham(struct engine *e, struct request *r)
+{
+    struct downstream *d = r->downstream;
+    enum command_id id = r->command != NULL ? r->command->id : COMMAND_OTHER;
+    if (id == COMMAND_EXEC) {
+        d->watch_lost = false;
+        downstream_answer_text(e, r, null_array(e, d));
+    } else {
+        bool ok = id == COMMAND_MULTI || id == COMMAND_DISCARD;
+        downstream_answer_text(e, r, ok ? "+OK\r\n" : "+QUEUED\r\n");
     }
 }
 
@@ -166,6 +181,7 @@ static bool dispatch_in_block(struct engine *e,
     switch (id) {
     case COMMAND_EXEC:
     case COMMAND_DISCARD:
+        r->watched = id == COMMAND_EXEC && d->watching;
         d->block = BLOCK_NONE;
         d->watching = false;
         break;
@@ -431,6 +447,9 @@ static bool dispatch_special(struct engine *e,
         cluster_of(d)->stats.local_replies++;
         downstream_answer_text(e, r, "-NOAUTH Authentication required.\r\n");
         return true;
+    }
+    if (d->block == BLOCK_BROKEN && e->now_us >= d->block_until_us) {
+        d->block = BLOCK_NONE;
     }
     if (d->block != BLOCK_NONE && r->command != NULL &&
         (r->command->id == COMMAND_QUIT || r->command->id == COMMAND_RESET)) {

@@ -140,6 +140,28 @@ static bool script_is(const struct request *r,
            span_equal(args->list[1], span_of(sha1));
 }
 
+/* All keys are known and begin so. */
+static bool keys_begin_with(const struct request *r,
+                            const struct request_args *args,
+                            const char *prefix)
+{
+    uint32_t index[SETTLE_KEYS_MAX];
+    int n = COMMAND_KEYS_UNKNOWN;
+    if (args->argc > 0 && args->argc <= REQUEST_ARGS_MAX) {
+        n = command_keys(
+            r->command, args->list, args->argc, index, SETTLE_KEYS_MAX);
+    }
+    if (n < 1 || n > SETTLE_KEYS_MAX) {
+        return false;
+    }
+    for (int i = 0; i < n; i++) {
+        if (!span_has_prefix(args->list[index[i]], prefix)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static bool override_matches(const struct replay_override *o,
                              const struct request *r,
                              const struct request_args *args)
@@ -149,10 +171,7 @@ static bool override_matches(const struct replay_override *o,
     case OVERRIDE_SCRIPT: return script_is(r, args, o->text);
     case OVERRIDE_PREFIX: break;
     }
-    uint32_t index[1];
-    return args->argc > 0 && args->argc <= REQUEST_ARGS_MAX &&
-           command_keys(r->command, args->list, args->argc, index, 1) == 1 &&
-           span_has_prefix(args->list[index[0]], o->text);
+    return keys_begin_with(r, args, o->text);
 }
 
 /* The level that counts for r: an override's, or the configured one. */
@@ -318,26 +337,78 @@ static void settle_block(struct settle_case *cases, size_t n)
     }
 }
 
-/* The client's transaction state after its lane was lost. */
-static void settle_block_state(struct downstream *d,
-                               const struct settle_case *cases,
-                               size_t n)
+static bool is_command(const struct request *r, enum command_id id)
 {
-    bool block_unsent = false;
-    for (size_t i = 0; i < n; i++) {
-        const struct command *command = cases[i].request->command;
-        if (verdict_is_retry(cases[i].verdict) && command != NULL &&
-            command->id == COMMAND_MULTI) {
-            block_unsent = true;
+    return r->command != NULL && r->command->id == (uint8_t)id;
+}
+
+/* Whether r, which waits for the next lane, belongs to a block that must not
+ * run any more because its WATCH is lost. */
+static bool watch_is_lost(const struct downstream *d, const struct request *r)
+{
+    struct list_node *node = r->arrival.next;
+    bool is_exec = is_command(r, COMMAND_EXEC);
+    bool watched = r->watched;
+    while (!is_exec) {
+        if (node == &d->requests) {
+            return d->block == BLOCK_SHAM; /* its EXEC is still to come */
+        }
+        const struct request *next =
+            CONTAINER_OF(node, struct request, arrival);
+        if (!next->in_block || is_command(next, COMMAND_MULTI)) {
+            return false;
+        }
+        is_exec = is_command(next, COMMAND_EXEC);
+        watched = next->watched;
+        node = node->next;
+    }
+    return watched;
+}
+
+/* A block that waits as a whole but watched keys on the lost lane is answered
+ * as if somebody had changed them. */
+static void answer_lost_watch(struct engine *e, struct downstream *d)
+{
+    struct list_node *node = d->requests.next;
+    while (!d->conn.dead && node != &d->requests) {
+        struct request *r = CONTAINER_OF(node, struct request, arrival);
+        node = node->next;
+        if (r->state == REQUEST_READY && r->in_block && watch_is_lost(d, r)) {
+            upstream_unhold(e, r->upstream, r);
+            redis_answer_sham(e, r);
+            node = d->requests.next;
         }
     }
-    if (d->block == BLOCK_OPEN && !block_unsent) {
+}
+
+/* Whether the MULTI of the client's open block waits for the next lane. */
+static bool block_waits(const struct downstream *d)
+{
+    LIST_FOR_EACH(node, &d->requests) {
+        const struct request *r = CONTAINER_OF(node, struct request, arrival);
+        if (r->state == REQUEST_READY && r->in_block &&
+            is_command(r, COMMAND_MULTI)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The client's transaction after its lane was lost, also when nothing was in
+ * flight: what is queued and watched at the server is gone with it. */
+static void settle_block_state(struct engine *e, struct downstream *d)
+{
+    if (d->block == BLOCK_OPEN && !block_waits(d)) {
         d->block = BLOCK_BROKEN;
+        d->block_until_us = UINT64_MAX;
+    } else if (d->block == BLOCK_OPEN && d->watching) {
+        d->block = BLOCK_SHAM;
     }
     if (d->watching) {
         d->watching = false;
         d->watch_lost = true;
     }
+    answer_lost_watch(e, d);
 }
 
 static size_t collect(struct downstream *d,
@@ -424,6 +495,10 @@ static void settle_client(struct engine *e,
                           struct list_node *front)
 {
     struct cluster *cluster = u->endpoint->cluster;
+    if (d->ended) {
+        downstream_close(e, d, NULL); /* nothing is replayed for it */
+        return;
+    }
     struct settle_case *cases =
         memory_take(e->memory, (d->n_requests + 1) * sizeof(*cases));
     if (cases == NULL) {
@@ -435,13 +510,13 @@ static void settle_client(struct engine *e,
     size_t n = collect(d, u, cases, taken, &n_sent);
     judge(e, u, loss, cases, n, n_sent);
     settle_block(cases, n);
-    settle_block_state(d, cases, n);
     for (size_t i = 0; i < n_sent; i++) {
         settle_overtake(e, d, cases[i].request);
     }
     for (size_t i = 0; i < n; i++) {
         carry_out(e, u, loss, &cases[i], front);
     }
+    settle_block_state(e, d);
     for (size_t i = 0; i < n && !d->conn.dead; i++) {
         if (!verdict_is_retry(cases[i].verdict)) {
             request_give_up(e,
@@ -464,6 +539,9 @@ void settle_lane(struct engine *e,
      * for each client. */
     struct list_node front;
     list_insert_before(u->waiting.next, &front);
+    if (u->owner != NULL && list_empty(&u->in_flight)) {
+        settle_block_state(e, u->owner);
+    }
     while (!list_empty(&u->in_flight)) {
         struct request *r =
             CONTAINER_OF(u->in_flight.next, struct request, place);

@@ -75,6 +75,10 @@ void redis_ledger_reply(struct engine *e,
                         struct request *r,
                         struct span reply);
 
+/* redis_request.c: answer r, of a block that must not run because its WATCH
+ * was lost, as the server would if somebody had changed a watched key. */
+void redis_answer_sham(struct engine *e, struct request *r);
+
 /* redis_request.c: bind d to the shared lane of its session. False: no
  * memory. */
 bool redis_bind_shared(struct engine *e, struct downstream *d);

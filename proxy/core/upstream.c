@@ -40,6 +40,9 @@ static void upstream_move(struct engine *e,
     p->lanes_up += next == UPSTREAM_UP;
     p->lanes_connecting += is_connecting((uint8_t)next);
     u->state = (uint8_t)next;
+    if (before == next) {
+        before = UPSTREAM_UP; /* WAITING was entered when it was lost */
+    }
     engine_trace(e,
                  &(struct trace_record){
                      .type = TRACE_LANE,
@@ -372,6 +375,13 @@ static bool push_bytes(struct engine *e, struct upstream *u, struct request *r)
     return true;
 }
 
+static bool deadline_passed(const struct engine *e,
+                            const struct upstream *u,
+                            const struct request *r)
+{
+    return e->now_us >= r->arrived_us + config_of(u)->deadline_us;
+}
+
 /* Behind this one the server's bytes are not told apart any more. */
 static void sent_raw(struct engine *e, struct upstream *u, struct request *r)
 {
@@ -402,6 +412,7 @@ void upstream_send(struct engine *e, struct upstream *u, struct request *r)
     r->sent_us = e->now_us;
     u->queued_end += r->size;
     r->sent_end = r->incomplete ? UINT64_MAX : u->queued_end;
+    c->stats.late_attempts += deadline_passed(e, u, r);
     request_move(r, REQUEST_SENT);
     list_append(&u->in_flight, &r->place);
     c->in_flight++;
@@ -525,11 +536,17 @@ void upstream_submit(struct engine *e, struct upstream *u, struct request *r)
     }
 }
 
-static bool deadline_passed(const struct engine *e,
-                            const struct upstream *u,
-                            const struct request *r)
+/* The lane has the database, user and protocol of r's client (reliability.md
+ * I8). */
+static bool lane_fits(const struct engine *e,
+                      const struct upstream *u,
+                      const struct request *r)
 {
-    return e->now_us >= r->arrived_us + config_of(u)->deadline_us;
+    const struct downstream *d = r->downstream;
+    const struct session *s = r->task == TASK_SESSION
+                                  ? d->session_next
+                                  : downstream_session(e, d);
+    return session_same_lane(u->session, s);
 }
 
 /* Send one that has waited, or end it. */
@@ -558,6 +575,16 @@ static void send_held(struct engine *e, struct upstream *u, struct request *r)
         return;
     }
     r->write_replay = false;
+    if (!lane_fits(e, u, r)) {
+        c->stats.ledger_mismatch++;
+        request_give_up(e,
+                        r,
+                        c,
+                        OUTCOME_NOT_SENT,
+                        GIVE_UP_POLICY,
+                        "its lane has another session");
+        return;
+    }
     if (r->task == TASK_SESSION || r->task == TASK_SETINFO) {
         redis_session_accepted(e, u, r);
         return;
@@ -637,8 +664,9 @@ void upstream_lost(struct engine *e,
     remember_fence(u, loss);
     close_link(e, u, loss->tell);
     /* Not UP any more before anybody is answered: what that sets off must
-     * wait for the next connection. */
-    upstream_move(e, u, UPSTREAM_WAITING, loss->why, 0);
+     * wait for the next connection. The log hears of it with the delay. */
+    u->endpoint->lanes_up--;
+    u->state = UPSTREAM_WAITING;
     timer_clear(&e->timers, &u->timer);
     endpoint_failed(e, u->endpoint, loss->why);
     if (owner != NULL && was_raw) {
@@ -699,6 +727,16 @@ void upstream_refused(struct engine *e, struct upstream *u, struct span text)
 }
 
 /* ---- what the shell and the clock report ------------------------------- */
+
+void upstream_ended(struct engine *e, struct upstream *u)
+{
+    upstream_lost(e,
+                  u,
+                  &(struct upstream_loss){
+                      .why = "the server closed the connection",
+                      .peer_ended = true,
+                      .tell = true });
+}
 
 void upstream_closed(struct engine *e, struct upstream *u, int error)
 {

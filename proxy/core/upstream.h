@@ -150,6 +150,7 @@ void upstream_resolved(struct engine *e,
                        struct upstream *u,
                        const struct event *event);
 void upstream_connected(struct engine *e, struct upstream *u, int error);
+void upstream_ended(struct engine *e, struct upstream *u);
 void upstream_closed(struct engine *e, struct upstream *u, int error);
 void upstream_written(struct engine *e, struct upstream *u, uint64_t count);
 void upstream_timeout(struct engine *e, struct upstream *u);

@@ -29,7 +29,7 @@ static void socket_watch(struct socket *s)
     if (s->connecting || s->unsent.bytes > 0) {
         want |= UV_WRITABLE;
     }
-    if (!s->connecting && !s->paused && !s->starved) {
+    if (!s->connecting && !s->paused && !s->starved && !s->ended) {
         want |= UV_READABLE;
     }
     if (want == s->watched) {
@@ -126,6 +126,19 @@ static void deliver(struct worker *w,
     worker_step(w, &e);
 }
 
+/* The peer has sent its last byte; what it asked for may still be answered.
+ * There is nothing to read any more, so the core's wish to read means
+ * nothing. Returns whether the connection is still open. */
+static bool socket_ended(struct worker *w, struct socket *s)
+{
+    conn_id id = s->id;
+    s->ended = true;
+    socket_watch(s);
+    struct event e = { .type = EVENT_ENDED, .conn = id };
+    worker_step(w, &e);
+    return worker_find(w, id) == s;
+}
+
 /* Read at most limit bytes. Within one turn, a read that did not fill what was
  * offered is the last: it saves asking for the EAGAIN. Returns false when the
  * connection turned out to be gone. */
@@ -151,8 +164,7 @@ static bool socket_read(struct worker *w, struct socket *s, uint32_t limit)
                 return true; /* probably all; if not, we are called again */
             }
         } else if (n == 0) {
-            socket_lost(w, s, IO_END);
-            return false;
+            return socket_ended(w, s);
         } else if (errno == EAGAIN) {
             return true;
         } else if (errno != EINTR) {

@@ -11,9 +11,10 @@ struct socket {
     struct chain unsent; /* owned */
     int fd;              /* owned */
     uint8_t watched;     /* UV_READABLE, UV_WRITABLE: what poll waits for */
-    bool connecting;
-    bool paused;  /* the core does not want bytes */
-    bool starved; /* there was no block to read into */
+    bool connecting : 1;
+    bool paused : 1;  /* the core does not want bytes */
+    bool ended : 1;   /* the peer sends no more */
+    bool starved : 1; /* there was no block to read into */
 };
 
 /* Make a socket of an accepted connection. fd is taken over in any case.

@@ -210,6 +210,9 @@ static void on_drain_timer(uv_timer_t *timer)
     struct worker *w = worker_of((uv_handle_t *)timer);
     log_text(w->log, LOG_WARN, "drain",
              "drain_timeout has passed; closing what is left");
+    struct event e = { .type = EVENT_DRAIN }; /* the second: tell the truth */
+    worker_step(w, &e);
+    carry_out(w);
     worker_stop(w);
 }
 
