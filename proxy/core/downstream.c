@@ -59,11 +59,25 @@ void downstream_wake_at(struct engine *e, struct downstream *d, uint64_t at_us)
 
 /* ---- lanes ------------------------------------------------------------- */
 
-static void unbind(struct engine *e, struct downstream *d)
+static void resume_stalled_lane(struct engine *e, struct downstream *d)
+{
+    struct upstream *u = d->stalled_lane;
+    d->stalled_lane = NULL;
+    if (u != NULL && u->state != UPSTREAM_CLOSED && u->link != NULL) {
+        conn_pause(e, &u->link->conn, false);
+    }
+}
+
+enum { LANE_LINGER_US = 30 * 1000 * 1000 };
+
+void downstream_unbind(struct engine *e, struct downstream *d)
 {
     struct upstream *u = d->lane;
     if (u == NULL) {
         return;
+    }
+    if (d->stalled_lane == u) {
+        resume_stalled_lane(e, d);
     }
     d->lane = NULL;
     if (u->owner != NULL) {
@@ -72,8 +86,13 @@ static void unbind(struct engine *e, struct downstream *d)
     }
     list_remove(&d->lane_node);
     u->n_clients--;
-    if (u->n_clients == 0 && !u->pinned && u->state == UPSTREAM_IDLE) {
+    if (u->n_clients > 0 || u->pinned) {
+        return;
+    }
+    if (u->state == UPSTREAM_IDLE) {
         upstream_free(e, u, NULL);
+    } else {
+        upstream_wake_at(e, u, e->now_us + LANE_LINGER_US);
     }
 }
 
@@ -84,7 +103,7 @@ void downstream_bind(struct engine *e,
     if (d->lane == lane) {
         return;
     }
-    unbind(e, d);
+    downstream_unbind(e, d);
     d->lane = lane;
     if (lane->owner == NULL) {
         list_append(&lane->clients, &d->lane_node);
@@ -111,7 +130,11 @@ static void drop_requests(struct engine *e, struct downstream *d)
                 continue; /* stays in flight, for the order of replies */
             }
             break;
-        case REQUEST_READY: upstream_unhold(e, r->upstream, r); break;
+        case REQUEST_READY:
+            if (r->upstream != NULL) {
+                upstream_unhold(e, r->upstream, r);
+            }
+            break;
         case REQUEST_NEW:
         case REQUEST_SETTLING:
         case REQUEST_BACKOFF:
@@ -122,22 +145,13 @@ static void drop_requests(struct engine *e, struct downstream *d)
     }
 }
 
-static void resume_stalled_lane(struct engine *e, struct downstream *d)
-{
-    struct upstream *u = d->stalled_lane;
-    d->stalled_lane = NULL;
-    if (u != NULL && u->state != UPSTREAM_CLOSED && u->link != NULL) {
-        conn_pause(e, &u->link->conn, false);
-    }
-}
-
 static void end(struct engine *e, struct downstream *d, bool tell)
 {
     d->closing = true;
     drop_requests(e, d);
     resume_stalled_lane(e, d);
     input_drop(e, d);
-    unbind(e, d);
+    downstream_unbind(e, d);
     session_free(e, d->session);
     session_free(e, d->session_next);
     d->session = NULL;
@@ -150,7 +164,7 @@ static void end(struct engine *e, struct downstream *d, bool tell)
 
 void downstream_close(struct engine *e, struct downstream *d, const char *why)
 {
-    if (d->conn.dead) {
+    if (downstream_gone(d)) {
         return;
     }
     if (why != NULL) {
@@ -163,7 +177,9 @@ void downstream_close(struct engine *e, struct downstream *d, const char *why)
                          .to = "closed",
                          .reason = why });
     }
-    end(e, d, true);
+    d->doomed = true;
+    d->closing = true;
+    downstream_later(e, d);
 }
 
 void downstream_closed(struct engine *e, struct downstream *d)
@@ -208,14 +224,12 @@ static bool is_finished(const struct downstream *d)
 
 void downstream_finish(struct engine *e, struct downstream *d)
 {
-    if (d->conn.dead) {
+    if (downstream_gone(d)) {
         return;
     }
     d->closing = true;
     conn_pause(e, &d->conn, true);
-    if (is_finished(d)) {
-        end(e, d, true);
-    }
+    downstream_later(e, d);
 }
 
 /* ---- replies ----------------------------------------------------------- */
@@ -275,7 +289,8 @@ static void send_reply(struct engine *e, struct downstream *d, struct request *r
     forget(e, d, r);
 }
 
-void downstream_flush(struct engine *e, struct downstream *d)
+/* Send the replies whose turn has come. */
+static void flush(struct engine *e, struct downstream *d)
 {
     while (!list_empty(&d->requests)) {
         struct request *r =
@@ -285,29 +300,46 @@ void downstream_flush(struct engine *e, struct downstream *d)
         }
         send_reply(e, d, r);
     }
-    if (d->closing) {
-        if (is_finished(d)) {
-            end(e, d, true);
-        }
-        return;
-    }
-    if (d->input != NULL || d->conn.paused) {
-        input_read_on(e, d);
+}
+
+void downstream_later(struct engine *e, struct downstream *d)
+{
+    if (!d->has_work) {
+        d->has_work = true;
+        d->work_next = e->work;
+        e->work = d;
     }
 }
 
 /* What has waited for an answer may go on now. */
-static void after_answer(struct engine *e, struct downstream *d)
+static void go_on(struct engine *e, struct downstream *d)
 {
-    downstream_flush(e, d);
-    if (d->conn.dead) {
-        return;
-    }
+    flush(e, d);
     if (d->n_settling > 0 && d->n_open == d->n_settling) {
         redis_refused_settle(e, d);
     }
-    if (d->undispatched != NULL) {
+    if (d->undispatched != NULL && !d->doomed) {
         downstream_dispatch(e, d);
+    }
+    flush(e, d);
+    if (d->doomed || is_finished(d)) {
+        end(e, d, true);
+    } else if (!d->closing && (d->input != NULL || d->conn.paused)) {
+        input_read_on(e, d);
+    }
+}
+
+void downstream_work(struct engine *e)
+{
+    while (e->work != NULL) {
+        struct downstream *d = e->work;
+        e->work = d->work_next;
+        d->has_work = false;
+        if (d->doomed && !d->conn.dead) {
+            end(e, d, true);
+        } else if (!d->conn.dead) {
+            go_on(e, d);
+        }
     }
 }
 
@@ -318,6 +350,9 @@ static void mark_answered(struct engine *e,
 {
     if (r->state == REQUEST_SETTLING || r->state == REQUEST_BACKOFF) {
         d->n_settling--;
+    }
+    if (r->task == TASK_RAW) {
+        d->entering_raw = false;
     }
     d->n_open -= r->open;
     r->open = false;
@@ -335,7 +370,7 @@ void downstream_answer(struct engine *e, struct request *r)
     mark_answered(e, d, r);
     request_drop_bytes(e, r);
     d->held += r->reply.bytes;
-    after_answer(e, d);
+    downstream_later(e, d);
 }
 
 void downstream_reply(struct engine *e,
@@ -352,11 +387,10 @@ void downstream_reply(struct engine *e,
         if (!quiet && !downstream_write(e, d, b, offset, len)) {
             return;
         }
-        if (list_empty(&d->requests) && d->input == NULL && !d->closing &&
-            !d->conn.paused) {
-            return; /* the common case: nothing else waits */
+        if (!list_empty(&d->requests) || d->input != NULL || d->closing ||
+            d->conn.paused) {
+            downstream_later(e, d); /* else nothing waits for this */
         }
-        after_answer(e, d);
         return;
     }
     request_drop_bytes(e, r);
@@ -366,7 +400,7 @@ void downstream_reply(struct engine *e,
         return;
     }
     d->held += r->reply.bytes;
-    after_answer(e, d);
+    downstream_later(e, d);
 }
 
 void downstream_answer_span(struct engine *e,
@@ -394,7 +428,7 @@ void downstream_end_stream(struct engine *e, struct request *r)
     struct downstream *d = r->downstream;
     mark_answered(e, d, r);
     request_drop_bytes(e, r);
-    after_answer(e, d);
+    downstream_later(e, d);
 }
 
 void downstream_give_up_all(struct engine *e,
@@ -424,7 +458,7 @@ void downstream_give_up_all(struct engine *e,
             }
         }
         request_give_up(e, r, c, outcome, GIVE_UP_DEADLINE, why);
-        if (d->conn.dead) {
+        if (downstream_gone(d)) {
             return;
         }
         node = d->requests.next;
@@ -435,27 +469,36 @@ void downstream_give_up_all(struct engine *e,
 
 void downstream_dispatch(struct engine *e, struct downstream *d)
 {
-    if (d->dispatching) {
-        return;
-    }
-    d->dispatching = true;
-    while (d->undispatched != NULL && !d->conn.dead) {
+    while (d->undispatched != NULL && !d->doomed) {
         struct request *r = d->undispatched;
         struct list_node *next = r->arrival.next;
         if (d->n_settling > 0 || d->session_next != NULL) {
             break; /* what came before is not settled */
         }
-        /* Looked at before, since r may be gone afterwards; nothing behind it
-         * can go away meanwhile, for all of it is NEW. */
         d->undispatched = next == &d->requests
                               ? NULL
                               : CONTAINER_OF(next, struct request, arrival);
-        if (!redis_dispatch(e, d, r)) {
+        if (r->state == REQUEST_NEW && !redis_dispatch(e, d, r)) {
             d->undispatched = r;
             break;
         }
     }
-    d->dispatching = false;
+}
+
+void downstream_drop_new(struct engine *e, struct downstream *d)
+{
+    d->undispatched = NULL;
+    for (struct list_node *node = d->requests.next, *next;
+         node != &d->requests;
+         node = next) {
+        next = node->next;
+        struct request *r = CONTAINER_OF(node, struct request, arrival);
+        if (r->state == REQUEST_NEW) {
+            list_remove(node);
+            d->n_requests--;
+            request_free(e, r);
+        }
+    }
 }
 
 void downstream_recall(struct engine *e, struct downstream *d)
@@ -486,21 +529,18 @@ void downstream_take(struct engine *e, struct downstream *d, struct request *r)
     c->stats.request_bytes += r->size;
     list_append(&d->requests, &r->arrival);
     d->n_requests++;
-    if (d->undispatched != NULL || d->n_settling > 0 ||
-        d->session_next != NULL || d->dispatching) {
-        if (d->undispatched == NULL) {
-            d->undispatched = r;
-        }
+    if (d->undispatched != NULL) {
         return;
     }
-    d->dispatching = true;
-    if (!redis_dispatch(e, d, r)) {
+    if (d->n_settling > 0 || d->session_next != NULL ||
+        !redis_dispatch(e, d, r)) {
         d->undispatched = r;
     }
-    d->dispatching = false;
-    if (d->undispatched != NULL && d->undispatched != r) {
-        downstream_dispatch(e, d);
-    }
+}
+
+static uint64_t earliest(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
 }
 
 /* ---- writing and time -------------------------------------------------- */
@@ -515,7 +555,7 @@ void downstream_written(struct engine *e, struct downstream *d, uint64_t count)
         resume_stalled_lane(e, d);
     }
     if (d->closing || d->conn.paused) {
-        downstream_flush(e, d);
+        downstream_later(e, d);
     }
 }
 
@@ -536,7 +576,7 @@ static uint64_t check_held(struct engine *e, struct downstream *d)
         const char *why = r->upstream->endpoint->last_error;
         upstream_unhold(e, r->upstream, r);
         request_give_up(e, r, c, OUTCOME_NOT_SENT, GIVE_UP_DEADLINE, why);
-        if (d->conn.dead) {
+        if (downstream_gone(d)) {
             return UINT64_MAX;
         }
         node = d->requests.next; /* the answer may have changed much */
@@ -546,22 +586,42 @@ static uint64_t check_held(struct engine *e, struct downstream *d)
 
 enum { SHARED_STALL_US = 1000 * 1000 };
 
+/* Whether anybody else waits behind this client's replies. */
+static bool others_wait(const struct downstream *d)
+{
+    const struct upstream *u = d->stalled_lane;
+    if (u == NULL || u->owner != NULL) {
+        return false;
+    }
+    LIST_FOR_EACH(node, &u->in_flight) {
+        const struct request *r = CONTAINER_OF(node, struct request, place);
+        if (r->downstream != NULL && r->downstream != d) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Close a client that takes nothing. One that keeps a shared lane waiting, and
  * others behind it, has less time. Returns when to look again. */
 static uint64_t check_stall(struct engine *e, struct downstream *d)
 {
-    bool others = d->stalled_lane != NULL && d->stalled_lane->owner == NULL;
-    if (d->unwritten == 0 || (!downstream_is_full(d) && d->stalled_lane == NULL)) {
+    if (d->unwritten == 0 ||
+        (!downstream_is_full(d) && d->stalled_lane == NULL)) {
         return UINT64_MAX;
     }
     uint64_t limit_us = d->listener->config->stall_timeout_us;
-    uint64_t since_us = d->progress_us;
-    if (others && limit_us > SHARED_STALL_US) {
-        limit_us = SHARED_STALL_US;
-        since_us = d->stalled_us;
+    uint64_t due_us = limit_us > 0 ? d->progress_us + limit_us : UINT64_MAX;
+    bool others = others_wait(d);
+    if (d->stalled_lane != NULL && d->stalled_lane->owner == NULL) {
+        uint64_t look_us = d->stalled_us + SHARED_STALL_US;
+        if (!others && look_us <= e->now_us) {
+            look_us = e->now_us + SHARED_STALL_US;
+        }
+        due_us = earliest(due_us, look_us);
     }
-    if (e->now_us < since_us + limit_us) {
-        return since_us + limit_us;
+    if (e->now_us < due_us) {
+        return due_us;
     }
     e->stats.clients_stalled++;
     downstream_close(e,
@@ -596,11 +656,6 @@ static uint64_t check_idle(struct engine *e, struct downstream *d)
     return UINT64_MAX;
 }
 
-static uint64_t earliest(uint64_t a, uint64_t b)
-{
-    return a < b ? a : b;
-}
-
 /* Drop what the lane has not taken from a client that may be gone. Returns when
  * to look again. */
 static uint64_t check_ended(struct engine *e, struct downstream *d)
@@ -625,24 +680,24 @@ static uint64_t check_ended(struct engine *e, struct downstream *d)
 void downstream_timeout(struct engine *e, struct downstream *d)
 {
     uint64_t next_us = check_ended(e, d);
-    if (d->conn.dead) {
+    if (downstream_gone(d)) {
         return;
     }
     next_us = earliest(next_us, check_held(e, d));
-    if (!d->conn.dead && d->retry_at_us != 0) {
+    if (!downstream_gone(d) && d->retry_at_us != 0) {
         if (e->now_us >= d->retry_at_us) {
             redis_refused_retry(e, d);
         } else {
             next_us = earliest(next_us, d->retry_at_us);
         }
     }
-    if (!d->conn.dead) {
+    if (!downstream_gone(d)) {
         next_us = earliest(next_us, check_stall(e, d));
     }
-    if (!d->conn.dead) {
+    if (!downstream_gone(d)) {
         next_us = earliest(next_us, check_idle(e, d));
     }
-    if (!d->conn.dead && next_us != UINT64_MAX) {
+    if (!downstream_gone(d) && next_us != UINT64_MAX) {
         downstream_wake_at(e, d, next_us);
     }
 }

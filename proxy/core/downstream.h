@@ -27,6 +27,7 @@ enum block_state {
 struct downstream {
     struct conn conn;
     struct listener *listener;     /* borrowed */
+    struct downstream *work_next;  /* in engine->work */
     struct list_node requests;     /* in order of arrival */
     struct request *undispatched;  /* the first that waits for its turn: it and
                                       all behind it are NEW; NULL: none */
@@ -53,11 +54,11 @@ struct downstream {
     bool watch_lost;        /* the connection that watched is lost */
     bool reply_off;         /* CLIENT REPLY OFF */
     bool reply_skip;        /* CLIENT REPLY SKIP: the next one */
-    bool settling;          /* private: guards against re-entry */
     bool ended;             /* sends no more; perhaps it is gone */
     bool closing;           /* takes no more requests; ends when all is out */
-    bool dispatching;       /* private: guards against re-entry */
-    bool reading;           /* private: same, while its bytes are parsed */
+    bool has_work;          /* is in engine->work */
+    bool doomed;            /* ends before the step does */
+    bool entering_raw;      /* a TASK_RAW request has not been sent yet */
     bool large_replies;     /* has had a streamed reply: prefers its own lane */
     bool session_unknown;   /* state was changed inside a transaction */
 };
@@ -74,7 +75,20 @@ void downstream_ended(struct engine *e, struct downstream *d);
 void downstream_closed(struct engine *e, struct downstream *d);
 void downstream_timeout(struct engine *e, struct downstream *d);
 
-/* End the connection now. why NULL: without a word in the log. */
+/* Answers may come in the middle of anything. What they set off - replies that
+ * leave, requests that may go on, a lane that is left - is done when the step
+ * is nearly over, by downstream_work(), so that nothing is pulled away under
+ * the feet of those who answer. */
+void downstream_later(struct engine *e, struct downstream *d);
+void downstream_work(struct engine *e);
+
+/* The client has gone, or will have before the step ends. */
+static inline bool downstream_gone(const struct downstream *d)
+{
+    return d->conn.dead || d->doomed;
+}
+
+/* End the connection in this step. why NULL: without a word in the log. */
 void downstream_close(struct engine *e, struct downstream *d, const char *why);
 /* End it once everything due has been written. */
 void downstream_finish(struct engine *e, struct downstream *d);
@@ -88,8 +102,8 @@ void downstream_give_up_all(struct engine *e,
 /* Hand on the requests whose turn has come. */
 void downstream_dispatch(struct engine *e, struct downstream *d);
 
-/* Send replies whose turn has come, and read on if there is room again. */
-void downstream_flush(struct engine *e, struct downstream *d);
+/* Forget the requests that have not had their turn. */
+void downstream_drop_new(struct engine *e, struct downstream *d);
 
 /* Put bytes on the way to the client. False: no memory, and d is closed. */
 bool downstream_write(struct engine *e,
@@ -132,6 +146,9 @@ bool downstream_is_full(const struct downstream *d);
 void downstream_bind(struct engine *e,
                      struct downstream *d,
                      struct upstream *lane);
+
+/* Leave the lane; a private one ends. The next command binds again. */
+void downstream_unbind(struct engine *e, struct downstream *d);
 
 /* Let the timer fire at that time at the latest. */
 void downstream_wake_at(struct engine *e, struct downstream *d, uint64_t at_us);

@@ -100,6 +100,7 @@ void engine_free(struct engine *e)
     e->ending = true;
     e->tracer.emit = NULL;
     close_all_clients(e);
+    downstream_work(e);
     if (e->clusters != NULL) {
         for (size_t i = 0; i < e->config->n_upstreams; i++) {
             cluster_fini(e, &e->clusters[i]);
@@ -251,6 +252,7 @@ void engine_step(struct engine *e, const struct event *event)
     case EVENT_CONFIG: break; /* a configuration lasts as long as the engine */
     case EVENT_DRAIN: drain(e); break;
     }
+    downstream_work(e);
 }
 
 bool engine_next(struct engine *e, struct action *action)

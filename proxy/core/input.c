@@ -47,6 +47,10 @@ static void protocol_error(struct engine *e,
                            const char *error)
 {
     e->stats.protocol_error_client++;
+    if (d->input != NULL && d->input->streaming != NULL) {
+        downstream_close(e, d, error); /* half of it has been sent already */
+        return;
+    }
     struct request *r = request_new(e, d);
     if (r == NULL) {
         out_of_memory(e, d);
@@ -158,7 +162,8 @@ static bool assemble(struct engine *e,
                      struct chain *parts,
                      struct buf *b,
                      uint32_t offset,
-                     uint32_t len)
+                     uint32_t len,
+                     bool is_inline)
 {
     r->size = parts->bytes + len;
     if (parts->head == NULL) {
@@ -166,7 +171,7 @@ static bool assemble(struct engine *e,
         r->part = (struct slice){ .buf = b, .offset = offset, .len = len };
         return true;
     }
-    if (r->size <= LINEAR_MAX) {
+    if (r->size <= LINEAR_MAX || is_inline) {
         return linearise(e, r, parts, b->data + offset, len);
     }
     if (len > 0 && !chain_push_part(e->memory, parts, b, offset, len)) {
@@ -218,7 +223,7 @@ static void take_command(struct engine *e,
         return;
     }
     struct request *r = request_new(e, d);
-    if (r == NULL || !assemble(e, r, parts, b, offset, len)) {
+    if (r == NULL || !assemble(e, r, parts, b, offset, len, s->is_inline)) {
         if (r != NULL) {
             request_free(e, r);
         }
@@ -304,6 +309,7 @@ static void keep_partial(struct engine *e,
     bool first = d->input == NULL;
     struct input *in = input_of(e, d);
     if (in == NULL) {
+        command_scanner_init(&e->scanner); /* it is everybody's */
         out_of_memory(e, d);
         return;
     }
@@ -390,10 +396,6 @@ static uint32_t read_bytes(struct engine *e,
 
 void input_read_on(struct engine *e, struct downstream *d)
 {
-    if (d->reading || d->closing) {
-        return;
-    }
-    d->reading = true;
     while (d->input != NULL && d->input->unread.head != NULL && !d->closing &&
            may_read(d)) {
         struct slice s = d->input->unread.head->slice;
@@ -404,7 +406,6 @@ void input_read_on(struct engine *e, struct downstream *d)
             chain_consume(e->memory, &d->input->unread, done);
         }
     }
-    d->reading = false;
     if (d->closing) {
         return;
     }
@@ -434,13 +435,11 @@ void input_bytes(struct engine *e, struct downstream *d, struct slice s)
         d->progress_us = e->now_us;
     }
     if (d->input == NULL || d->input->unread.head == NULL) {
-        d->reading = true;
         done = read_bytes(e, d, s.buf, s.offset, s.len);
-        d->reading = false;
     }
     if (d->closing || done == s.len) {
         buf_unref(e->memory, s.buf);
-        if (!d->conn.dead && !d->closing && d->input != NULL) {
+        if (!downstream_gone(d) && !d->closing && d->input != NULL) {
             input_drop_if_empty(e, d);
         }
         return;

@@ -155,6 +155,9 @@ static void answer(struct engine *e,
     trace_give_up(e, r, c, unknown ? OUTCOME_AMBIGUOUS : outcome, verdict, cause);
     if (r->task == TASK_SESSION || r->task == TASK_LEDGER) {
         redis_session_dropped(e, d);
+        if (downstream_gone(d)) {
+            return;
+        }
     }
     if (r->has_error && !unknown) {
         c->stats.server_errors++;
@@ -197,7 +200,8 @@ static void mind_block(struct engine *e,
                        const struct request *r)
 {
     enum command_id id = r->command != NULL ? r->command->id : COMMAND_OTHER;
-    bool open = d->block == BLOCK_OPEN && r->in_block;
+    bool open =
+        d->block == BLOCK_OPEN && r->in_block && !redis_later_multi(r);
     if (id == COMMAND_MULTI && (open || !r->in_block)) {
         d->block = BLOCK_BROKEN;
         d->block_until_us = e->now_us + REFUSED_BLOCK_US;
@@ -226,7 +230,7 @@ void request_give_up(struct engine *e,
         upstream_unhold(e, rest->upstream, rest);
         request_move(rest, REQUEST_NEW);
         answer(e, rest, c, OUTCOME_NOT_SENT, verdict, copy);
-        if (d->conn.dead) {
+        if (downstream_gone(d)) {
             return;
         }
     }

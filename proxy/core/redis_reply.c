@@ -35,11 +35,32 @@ static struct span message_head(const struct upstream *u, struct message *m)
     return (struct span){ m->scratch, n + rest };
 }
 
-static void take_from_flight(struct upstream *u, struct request *r)
+/* A client that does not keep up: its lane is read no further until it has
+ * taken half of what it may be owed. */
+static void slow_down(struct engine *e, struct upstream *u, struct downstream *d)
+{
+    const struct listener_config *config = d->listener->config;
+    if (downstream_gone(d) || d->stalled_lane != NULL || u->link == NULL ||
+        d->unwritten + d->held < config->client_buffer_max) {
+        return;
+    }
+    e->stats.limit_client_buffer_max++;
+    d->stalled_lane = u;
+    d->stalled_us = e->now_us;
+    conn_pause(e, &u->link->conn, true);
+    downstream_stalled(e, d);
+}
+
+static void take_from_flight(struct engine *e,
+                             struct upstream *u,
+                             struct request *r)
 {
     list_remove(&r->place);
     u->endpoint->cluster->in_flight--;
     r->upstream = NULL;
+    if (r->patience_us > 0 || r->blocks) {
+        upstream_next_due(e, u, r->blocks);
+    }
 }
 
 /* Put the message into r->reply. */
@@ -59,13 +80,14 @@ static void deliver(struct engine *e,
                     const struct message *m)
 {
     struct downstream *d = r->downstream;
-    take_from_flight(u, r);
+    take_from_flight(e, u, r);
     if (r->has_error) {
         chain_clear(e->memory, &r->reply);
         r->has_error = false;
     }
     if (u->partial.head == NULL) {
         downstream_reply(e, r, m->buf, m->offset, m->len);
+        slow_down(e, u, d);
         return;
     }
     if (!keep_reply(e, u, r, m)) {
@@ -74,6 +96,7 @@ static void deliver(struct engine *e,
         return;
     }
     downstream_answer(e, r);
+    slow_down(e, u, d);
 }
 
 /* ---- refusals ----------------------------------------------------------- */
@@ -129,7 +152,7 @@ static void begin_settling(struct engine *e,
                            const struct message *m)
 {
     struct downstream *d = r->downstream;
-    take_from_flight(u, r);
+    take_from_flight(e, u, r);
     if (!keep_reply(e, u, r, m)) {
         e->stats.limit_memory++;
         downstream_close(e, d, "out of memory for its reply");
@@ -139,9 +162,7 @@ static void begin_settling(struct engine *e,
     request_move(r, REQUEST_SETTLING);
     d->n_settling++;
     downstream_recall(e, d);
-    if (d->n_open == d->n_settling) {
-        redis_refused_settle(e, d);
-    }
+    downstream_later(e, d);
 }
 
 /* An error reply. Returns true when it is dealt with. */
@@ -157,7 +178,7 @@ static bool on_error(struct engine *e,
         return false;
     }
     if (error.kind == REDIS_ERROR_MOVED || error.kind == REDIS_ERROR_ASK) {
-        take_from_flight(u, r);
+        take_from_flight(e, u, r);
         chain_clear(e->memory, &u->partial);
         request_give_up(e,
                         r,
@@ -177,7 +198,7 @@ static bool on_error(struct engine *e,
     c->stats.server_errors++;
     if (r->ambiguous) {
         /* This attempt was refused, but an earlier one may have run. */
-        take_from_flight(u, r);
+        take_from_flight(e, u, r);
         chain_clear(e->memory, &u->partial);
         request_give_up(e,
                         r,
@@ -213,18 +234,8 @@ static enum verdict judge_refused(struct engine *e,
 /* Send a BACKOFF request again. */
 static void try_again(struct engine *e, struct downstream *d, struct request *r)
 {
+    request_move(r, REQUEST_NEW);
     d->n_settling--;
-    if (e->now_us >=
-        r->arrived_us + d->listener->cluster->config->deadline_us) {
-        d->n_settling++; /* still counted: the answer takes it off */
-        request_give_up(e,
-                        r,
-                        d->listener->cluster,
-                        OUTCOME_NOT_APPLIED,
-                        GIVE_UP_DEADLINE,
-                        "refused");
-        return;
-    }
     upstream_submit(e, d->lane, r);
 }
 
@@ -254,7 +265,7 @@ static bool settle_refused(struct engine *e, struct downstream *d)
                                      c->config->backoff_cap_us,
                                      &e->rng);
     d->retry_at_us = e->now_us + delay_us;
-    for (; r != NULL && !d->conn.dead; r = first_in(d, REQUEST_SETTLING)) {
+    for (; r != NULL && !downstream_gone(d); r = first_in(d, REQUEST_SETTLING)) {
         enum verdict verdict = judge_refused(e, d, r, delay_us);
         enum command_class class = request_class(e, r);
         c->stats.retries[OUTCOME_NOT_APPLIED][class][verdict]++;
@@ -277,25 +288,16 @@ static bool settle_refused(struct engine *e, struct downstream *d)
 
 void redis_refused_settle(struct engine *e, struct downstream *d)
 {
-    if (d->settling) {
-        return;
-    }
-    d->settling = true;
     if (!settle_refused(e, d) && d->retry_at_us == 0) {
         /* The first one got through: so may the others, in their order. */
         struct request *r;
-        while (!d->conn.dead &&
+        while (!downstream_gone(d) &&
                (r = first_in(d, REQUEST_BACKOFF)) != NULL) {
             try_again(e, d, r);
         }
     }
-    d->settling = false;
-    if (d->conn.dead) {
-        return;
-    }
     if (d->n_settling == 0) {
         d->retry_at_us = 0;
-        downstream_dispatch(e, d);
     } else if (d->retry_at_us != 0) {
         downstream_wake_at(e, d, d->retry_at_us);
     }
@@ -323,6 +325,7 @@ static void on_push(struct engine *e, struct upstream *u, struct message *m)
     d->unwritten += u->partial.bytes;
     chain_move(&d->conn.out, &u->partial);
     downstream_write(e, d, m->buf, m->offset, m->len);
+    slow_down(e, u, d);
 }
 
 static void on_own(struct engine *e,
@@ -360,7 +363,7 @@ static void end_stream(struct engine *e,
 {
     struct downstream *d = r->downstream;
     u->streaming = false;
-    take_from_flight(u, r);
+    take_from_flight(e, u, r);
     if (d == NULL) {
         request_free(e, r);
         return;
@@ -404,7 +407,7 @@ static void on_message(struct engine *e, struct upstream *u, struct message *m)
     struct downstream *d = r->downstream;
     if (d == NULL) {
         chain_clear(e->memory, &u->partial);
-        take_from_flight(u, r);
+        take_from_flight(e, u, r);
         request_free(e, r);
         return;
     }
@@ -424,27 +427,12 @@ static void on_message(struct engine *e, struct upstream *u, struct message *m)
         if (r->task == TASK_LEDGER) {
             redis_session_dropped(e, d);
         }
+        redis_multi_refused(d, r);
     }
     deliver(e, u, r, m);
 }
 
 /* ---- replies in parts ---------------------------------------------------- */
-
-/* A client that does not keep up: its lane is read no further until it has
- * taken half of what it may be owed. */
-static void slow_down(struct engine *e, struct upstream *u, struct downstream *d)
-{
-    const struct listener_config *config = d->listener->config;
-    if (d->conn.dead || d->stalled_lane != NULL || u->link == NULL ||
-        d->unwritten + d->held < config->client_buffer_max) {
-        return;
-    }
-    e->stats.limit_client_buffer_max++;
-    d->stalled_lane = u;
-    d->stalled_us = e->now_us;
-    conn_pause(e, &u->link->conn, true);
-    downstream_stalled(e, d);
-}
 
 /* A reply is larger than reply_hold_max and its turn has come: from now on the
  * client sees it, and it cannot be had from anywhere else. */
@@ -466,6 +454,7 @@ static void begin_stream(struct engine *e, struct upstream *u, struct request *r
     d->unwritten += u->partial.bytes;
     chain_move(&d->conn.out, &u->partial);
     conn_touch(e, &d->conn);
+    slow_down(e, u, d);
 }
 
 static void keep_partial(struct engine *e,
@@ -500,7 +489,8 @@ static void keep_partial(struct engine *e,
     }
     struct downstream *d = r->downstream;
     bool its_turn = d == NULL || d->requests.next == &r->arrival;
-    if (its_turn && !r->has_error) {
+    bool is_error = u->scanner.type == '-' || u->scanner.type == '!';
+    if (its_turn && !r->has_error && !is_error) {
         begin_stream(e, u, r);
     }
 }

@@ -51,6 +51,8 @@ static void submit(struct engine *e, struct downstream *d, struct request *r)
     d->n_open++;
     if (cluster_of(d)->config->attempt_timeout_us > 0) {
         r->patience_us = patience_us(e, d, r);
+        r->blocks = r->command != NULL &&
+                    (r->command->flags & COMMAND_BLOCKING) != 0;
     }
     upstream_submit(e, d->lane, r);
 }
@@ -168,6 +170,39 @@ void redis_answer_sham(struct engine *e, struct request *r)
     }
 }
 
+static bool is_bare(struct engine *e, const struct request *r)
+{
+    struct request_args args;
+    request_args_init(e, &args, r);
+    size_t argc = args.argc;
+    request_args_fini(e, &args);
+    return argc == 1;
+}
+
+void redis_multi_refused(struct downstream *d, const struct request *r)
+{
+    bool is_multi = r->command != NULL && r->command->id == COMMAND_MULTI;
+    if (is_multi && r->in_block && d->block == BLOCK_OPEN &&
+        !redis_later_multi(r)) {
+        d->block = BLOCK_NONE; /* the server did not begin one */
+    }
+}
+
+bool redis_later_multi(const struct request *r)
+{
+    for (struct list_node *node = r->arrival.next;
+         node != &r->downstream->requests;
+         node = node->next) {
+        const struct request *next =
+            CONTAINER_OF(node, struct request, arrival);
+        if (next->in_block && next->command != NULL &&
+            next->command->id == COMMAND_MULTI) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* A command between MULTI and EXEC is the server's to judge. */
 static bool dispatch_in_block(struct engine *e,
                               struct downstream *d,
@@ -177,6 +212,9 @@ static bool dispatch_in_block(struct engine *e,
     if (d->block != BLOCK_OPEN) {
         answer_in_broken_block(e, d, r);
         return true;
+    }
+    if ((id == COMMAND_EXEC || id == COMMAND_DISCARD) && !is_bare(e, r)) {
+        id = COMMAND_OTHER; /* refused by the server, and the block goes on */
     }
     switch (id) {
     case COMMAND_EXEC:
@@ -258,6 +296,7 @@ static bool dispatch_raw(struct engine *e,
     enum lane_answer lane = want_private(e, d, r);
     if (lane == LANE_READY) {
         r->task = TASK_RAW;
+        d->entering_raw = true;
         submit(e, d, r);
     }
     return lane != LANE_LATER;
@@ -291,33 +330,14 @@ static bool dispatch_blocking(struct engine *e,
 
 /* ---- answered here -------------------------------------------------------- */
 
-static void drop_new(struct engine *e, struct downstream *d)
-{
-    d->undispatched = NULL;
-    for (struct list_node *node = d->requests.next, *next;
-         node != &d->requests;
-         node = next) {
-        next = node->next;
-        struct request *r = CONTAINER_OF(node, struct request, arrival);
-        if (r->state == REQUEST_NEW) {
-            list_remove(node);
-            d->n_requests--;
-            request_free(e, r);
-        }
-    }
-}
-
 static bool dispatch_quit(struct engine *e,
                           struct downstream *d,
                           struct request *r)
 {
     cluster_of(d)->stats.local_replies++;
-    d->closing = true;
     downstream_answer_text(e, r, "+OK\r\n");
-    if (!d->conn.dead) {
-        drop_new(e, d);
-        downstream_finish(e, d);
-    }
+    downstream_drop_new(e, d);
+    downstream_finish(e, d);
     return true;
 }
 
@@ -328,12 +348,6 @@ static bool dispatch_reset(struct engine *e,
     if (d->n_open > 0) {
         return false;
     }
-    struct upstream *lane = endpoint_shared_lane(
-        e, &cluster_of(d)->endpoint, cluster_of(d)->fresh, d);
-    if (lane == NULL) {
-        give_up_here(e, d, r, "out of memory");
-        return true;
-    }
     session_free(e, d->session);
     d->session = NULL;
     d->block = BLOCK_NONE;
@@ -341,7 +355,7 @@ static bool dispatch_reset(struct engine *e,
     d->watch_lost = false;
     d->reply_off = false;
     d->session_unknown = false;
-    downstream_bind(e, d, lane);
+    downstream_unbind(e, d); /* the next command finds the right lane */
     cluster_of(d)->stats.local_replies++;
     r->quiet = false;
     downstream_answer_text(e, r, "+RESET\r\n");
@@ -432,6 +446,19 @@ static bool dispatch_by_id(struct engine *e,
     return true;
 }
 
+/* A request larger than replay_bytes_max, most of which has not arrived. */
+static bool dispatch_large(struct engine *e,
+                           struct downstream *d,
+                           struct request *r)
+{
+    enum command_id id = r->command != NULL ? r->command->id : COMMAND_OTHER;
+    if (id != COMMAND_OTHER && id != COMMAND_SCRIPT_CALL) {
+        give_up_here(e, d, r, "it is larger than replay_bytes_max");
+        return true;
+    }
+    return dispatch_private(e, d, r);
+}
+
 static bool is_connection_command(const struct request *r)
 {
     enum command_id id = r->command != NULL ? r->command->id : COMMAND_OTHER;
@@ -459,9 +486,11 @@ static bool dispatch_special(struct engine *e,
         return dispatch_in_block(e, d, r);
     }
     if (r->streaming) {
-        return dispatch_private(e, d, r);
+        return dispatch_large(e, d, r);
     }
-    if (d->large_replies && !is_private(d) && d->n_open == 0) {
+    const struct endpoint *p = &cluster_of(d)->endpoint;
+    if (d->large_replies && !is_private(d) && d->n_open == 0 &&
+        p->lanes_private < cluster_of(d)->config->private_lanes_max) {
         /* Its large replies would keep others waiting on a shared lane. */
         if (want_private(e, d, r) != LANE_READY) {
             return true;
@@ -508,8 +537,16 @@ bool redis_dispatch(struct engine *e, struct downstream *d, struct request *r)
     if (d->lane == NULL && !bind_first(e, d, r)) {
         return true;
     }
+    if (d->entering_raw) {
+        return false;
+    }
+    if (r->judged) { /* it waited for the lane before, and does so again */
+        submit(e, d, r);
+        return true;
+    }
     bool skip = d->reply_skip;
     r->quiet = d->reply_off || skip;
+    r->judged = true;
     d->reply_skip = false;
     bool taken = true;
     if (d->lane->raw) {
@@ -520,6 +557,7 @@ bool redis_dispatch(struct engine *e, struct downstream *d, struct request *r)
         taken = dispatch_special(e, d, r);
     }
     if (!taken) {
+        r->judged = false;
         d->reply_skip = skip;
     }
     return taken;

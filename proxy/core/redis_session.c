@@ -61,6 +61,7 @@ static bool change_session(struct engine *e,
     struct upstream *u =
         endpoint_shared_lane(e, &cluster_of(d)->endpoint, next, d);
     if (u == NULL) {
+        redis_session_dropped(e, d);
         return no_memory(e, d, r);
     }
     downstream_bind(e, d, u);
@@ -72,7 +73,7 @@ void redis_session_dropped(struct engine *e, struct downstream *d)
 {
     session_free(e, d->session_next);
     d->session_next = NULL;
-    if (is_private(d) || d->conn.dead) {
+    if (is_private(d) || downstream_gone(d)) {
         return;
     }
     if (!redis_bind_shared(e, d)) {
@@ -112,7 +113,7 @@ static void answer_hello(struct engine *e,
     } else {
         commit_session(e, r->downstream);
     }
-    if (!r->downstream->conn.dead) {
+    if (!downstream_gone(r->downstream)) {
         downstream_answer(e, r);
     }
 }
@@ -134,7 +135,7 @@ void redis_session_accepted(struct engine *e,
     if (u->unauthenticated) {
         const char *text = refusal_without_password(r);
         redis_session_dropped(e, d);
-        if (!d->conn.dead) {
+        if (!downstream_gone(d)) {
             downstream_answer_text(e, r, text);
         }
         return;
@@ -154,7 +155,7 @@ void redis_session_refused(struct engine *e,
     struct downstream *d = r->downstream;
     cluster_of(d)->stats.server_errors++;
     redis_session_dropped(e, d);
-    if (!d->conn.dead) {
+    if (!downstream_gone(d)) {
         downstream_answer_span(e, r, text);
     }
 }
@@ -186,7 +187,8 @@ void redis_ledger_reply(struct engine *e,
 static bool parse_db(struct span text, uint32_t *db)
 {
     uint64_t value = 0;
-    if (text.len == 0 || text.len > 9) {
+    if (text.len == 0 || text.len > 9 ||
+        (text.len > 1 && text.data[0] == '0')) {
         return false;
     }
     for (size_t i = 0; i < text.len; i++) {

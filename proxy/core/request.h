@@ -62,6 +62,8 @@ struct request {
     bool ambiguous;     /* an attempt was sent and never answered */
     bool overtaken;     /* SETTLING: a later one on the same key took effect */
     bool in_block;      /* between MULTI and EXEC, these included */
+    bool judged;        /* its way was chosen; only READY ones come back */
+    bool blocks;        /* waits at the server for something to happen */
     bool watched;       /* EXEC: keys were watched when it was passed on */
     bool streaming;     /* larger than replay_bytes_max: sent as it arrives */
     bool incomplete;    /* streaming, and its end has not arrived */

@@ -370,7 +370,7 @@ static bool watch_is_lost(const struct downstream *d, const struct request *r)
 static void answer_lost_watch(struct engine *e, struct downstream *d)
 {
     struct list_node *node = d->requests.next;
-    while (!d->conn.dead && node != &d->requests) {
+    while (!downstream_gone(d) && node != &d->requests) {
         struct request *r = CONTAINER_OF(node, struct request, arrival);
         node = node->next;
         if (r->state == REQUEST_READY && r->in_block && watch_is_lost(d, r)) {
@@ -460,7 +460,15 @@ static void judge(struct engine *e,
     }
 }
 
-/* Move r back to the lane's waiting list, or to the failed ones. */
+static void leave_flight(struct upstream *u, struct request *r)
+{
+    list_remove(&r->place);
+    u->endpoint->cluster->in_flight--;
+    r->upstream = NULL;
+}
+
+/* Take r off the lost connection and, if it is to be tried again, into the
+ * lane's waiting list. */
 static void carry_out(struct engine *e,
                       struct upstream *u,
                       const struct upstream_loss *loss,
@@ -469,9 +477,7 @@ static void carry_out(struct engine *e,
 {
     struct request *r = c->request;
     struct cluster *cluster = u->endpoint->cluster;
-    list_remove(&r->place);
-    cluster->in_flight--;
-    r->upstream = NULL;
+    leave_flight(u, r);
     r->ambiguous = r->ambiguous || c->outcome == OUTCOME_AMBIGUOUS;
     cluster->stats.retries[c->outcome][c->class][c->verdict]++;
     if (!verdict_is_retry(c->verdict)) {
@@ -517,7 +523,7 @@ static void settle_client(struct engine *e,
         carry_out(e, u, loss, &cases[i], front);
     }
     settle_block_state(e, d);
-    for (size_t i = 0; i < n && !d->conn.dead; i++) {
+    for (size_t i = 0; i < n && !downstream_gone(d); i++) {
         if (!verdict_is_retry(cases[i].verdict)) {
             request_give_up(e,
                             cases[i].request,
@@ -545,8 +551,10 @@ void settle_lane(struct engine *e,
     while (!list_empty(&u->in_flight)) {
         struct request *r =
             CONTAINER_OF(u->in_flight.next, struct request, place);
-        if (r->downstream == NULL) { /* its client was closed meanwhile */
+        if (r->downstream == NULL) {
             upstream_drop_orphan(e, u, r);
+        } else if (downstream_gone(r->downstream)) {
+            leave_flight(u, r); /* its client's end frees it */
         } else {
             settle_client(e, u, r->downstream, loss, taken, &front);
         }

@@ -33,6 +33,8 @@ struct engine {
     struct conn_table conns;
     struct conn *busy, *busy_tail; /* connections with something to do */
     struct timers timers;
+    struct downstream *work; /* clients with something to do before the step
+                                ends; linked by work_next */
     struct list_node closed_lanes; /* freed once all actions are taken */
     struct pool requests;
     struct listener *listeners; /* owned, config->n_listeners */
@@ -74,6 +76,12 @@ void redis_ledger_reply(struct engine *e,
                         struct upstream *u,
                         struct request *r,
                         struct span reply);
+
+/* redis_request.c: r was answered with an error: if it was a MULTI, no block has
+ * begun. */
+void redis_multi_refused(struct downstream *d, const struct request *r);
+/* Whether another MULTI of the same client follows r. */
+bool redis_later_multi(const struct request *r);
 
 /* redis_request.c: answer r, of a block that must not run because its WATCH
  * was lost, as the server would if somebody had changed a watched key. */

@@ -179,8 +179,9 @@ static bool is_needed(const struct engine *e, const struct upstream *u)
     if (e->ending || (e->draining && e->n_downstreams == 0)) {
         return false;
     }
-    return u->pinned || u->n_clients > 0 || u->owner != NULL ||
-           !list_empty(&u->waiting);
+    bool owned = u->owner != NULL && !(u->owner->closing &&
+                                       list_empty(&u->owner->requests));
+    return u->pinned || u->n_clients > 0 || owned || !list_empty(&u->waiting);
 }
 
 static void give_up_waiting(struct engine *e,
@@ -206,6 +207,11 @@ static void wait_and_retry(struct engine *e,
                            bool at_once)
 {
     if (!is_needed(e, u)) {
+        bool unused = u->owner == NULL && !u->pinned && u->n_clients == 0;
+        if (unused && list_empty(&u->waiting) && !e->ending) {
+            upstream_free(e, u, why);
+            return;
+        }
         upstream_move(e, u, UPSTREAM_IDLE, why, 0);
         timer_clear(&e->timers, &u->timer);
         return;
@@ -526,6 +532,15 @@ static void hold_new(struct engine *e, struct upstream *u, struct request *r)
 
 void upstream_submit(struct engine *e, struct upstream *u, struct request *r)
 {
+    if (r->arrived_us != e->now_us && deadline_passed(e, u, r)) {
+        request_give_up(e,
+                        r,
+                        u->endpoint->cluster,
+                        OUTCOME_NOT_SENT,
+                        GIVE_UP_DEADLINE,
+                        "waited for what came before it");
+        return;
+    }
     if (u->state != UPSTREAM_UP || !list_empty(&u->waiting) || !upstream_has_room(u)) {
         hold_new(e, u, r);
     } else if (r->task != TASK_SESSION && r->task != TASK_SETINFO) {
@@ -603,8 +618,12 @@ void upstream_flush(struct engine *e, struct upstream *u)
 
 /* ---- up, lost, refused ------------------------------------------------- */
 
+/* A connection that lasted so long was a success, even if nobody used it. */
+enum { STEADY_US = 1000 * 1000 };
+
 void upstream_up(struct engine *e, struct upstream *u)
 {
+    u->up_us = e->now_us;
     struct cluster *c = u->endpoint->cluster;
     u->deadline_us = 0;
     upstream_move(e, u, UPSTREAM_UP, NULL, 0);
@@ -615,8 +634,11 @@ void upstream_up(struct engine *e, struct upstream *u)
     if (config_of(u)->ping_idle_us > 0) {
         upstream_wake_at(e, u, e->now_us + config_of(u)->ping_idle_us);
     }
+    if (!is_needed(e, u)) {
+        upstream_wake_at(e, u, e->now_us + STEADY_US);
+    }
     upstream_flush(e, u);
-    if (u->state == UPSTREAM_UP) {
+    if (u->fence_done) {
         u->fence_needed = false;
         u->fence_id = 0;
     }
@@ -661,6 +683,9 @@ void upstream_lost(struct engine *e,
     bool quick = u->answered && loss->peer_ended;
     uint64_t taken = u->taken;
     u->endpoint->cluster->stats.lanes_lost++;
+    if (u->answered || e->now_us - u->up_us >= STEADY_US) {
+        backoff_reset(&u->backoff);
+    }
     remember_fence(u, loss);
     close_link(e, u, loss->tell);
     /* Not UP any more before anybody is answered: what that sets off must
@@ -670,9 +695,11 @@ void upstream_lost(struct engine *e,
     timer_clear(&e->timers, &u->timer);
     endpoint_failed(e, u->endpoint, loss->why);
     if (owner != NULL && was_raw) {
-        u->endpoint->cluster->stats.pubsub_gaps++;
-        downstream_close(e, owner, "its own server connection was lost");
-        return; /* the lane went with it */
+        u->endpoint->cluster->stats.pubsub_gaps += !owner->closing;
+        downstream_drop_new(e, owner);
+        downstream_finish(e, owner); /* what the server said last still goes */
+        wait_and_retry(e, u, loss->why, quick);
+        return;
     }
     close_cut_client(e, u);
     if (u->state == UPSTREAM_CLOSED) {
@@ -680,7 +707,7 @@ void upstream_lost(struct engine *e,
     }
     drop_unwanted(e, u);
     settle_lane(e, u, loss, taken);
-    if (owner != NULL && !owner->conn.dead && owner->session_unknown) {
+    if (owner != NULL && !downstream_gone(owner) && owner->session_unknown) {
         downstream_close(e,
                          owner,
                          "its own server connection was lost with state that "
@@ -759,10 +786,9 @@ void upstream_written(struct engine *e, struct upstream *u, uint64_t count)
     }
     struct downstream *owner = u->owner;
     if (owner != NULL && owner->input != NULL) {
-        downstream_flush(e, owner); /* a streamed request may go on */
-    }
-    if (owner != NULL && !owner->conn.dead && owner->undispatched != NULL) {
-        downstream_dispatch(e, owner);
+        downstream_later(e, owner); /* a streamed request may go on */
+    } else if (owner != NULL && owner->undispatched != NULL) {
+        downstream_later(e, owner);
     }
 }
 
@@ -775,6 +801,20 @@ static uint64_t reply_due_us(const struct upstream *u)
     const struct request *r =
         CONTAINER_OF(u->in_flight.next, struct request, place);
     return r->patience_us == 0 ? UINT64_MAX : r->sent_us + r->patience_us;
+}
+
+void upstream_next_due(struct engine *e, struct upstream *u, bool was_blocked)
+{
+    if (list_empty(&u->in_flight)) {
+        return;
+    }
+    struct request *r = CONTAINER_OF(u->in_flight.next, struct request, place);
+    if (was_blocked) {
+        r->sent_us = e->now_us; /* it could not begin before */
+    }
+    if (r->patience_us > 0) {
+        upstream_wake_at(e, u, r->sent_us + r->patience_us);
+    }
 }
 
 static void reply_too_late(struct engine *e, struct upstream *u)
@@ -869,7 +909,13 @@ static void opening_too_late(struct engine *e, struct upstream *u)
 void upstream_timeout(struct engine *e, struct upstream *u)
 {
     switch ((enum upstream_state)u->state) {
-    case UPSTREAM_WAITING: begin_attempt(e, u); break;
+    case UPSTREAM_WAITING:
+        if (is_needed(e, u)) {
+            begin_attempt(e, u);
+        } else {
+            wait_and_retry(e, u, "nobody needs it any more", false);
+        }
+        break;
     case UPSTREAM_HANDSHAKE:
         if (e->now_us < u->deadline_us) {
             handshake_again(e, u);

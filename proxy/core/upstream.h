@@ -66,6 +66,7 @@ struct upstream {
     struct timer timer;
     uint64_t deadline_us; /* of connect or handshake; of a PING */
     uint64_t active_us;   /* last byte from the server */
+    uint64_t up_us;       /* when this connection came up */
     uint64_t client_id;   /* the server's id of this connection; 0: unknown */
     uint64_t fence_id;    /* an old connection to be killed first; 0: none */
     struct chain hello;   /* the server's reply to our HELLO */
@@ -153,6 +154,9 @@ void upstream_connected(struct engine *e, struct upstream *u, int error);
 void upstream_ended(struct engine *e, struct upstream *u);
 void upstream_closed(struct engine *e, struct upstream *u, int error);
 void upstream_written(struct engine *e, struct upstream *u, uint64_t count);
+/* The oldest request in flight was answered; was_blocked: it had kept the
+ * others behind it from running. */
+void upstream_next_due(struct engine *e, struct upstream *u, bool was_blocked);
 void upstream_timeout(struct engine *e, struct upstream *u);
 /* redis_reply.c: s is owned. */
 void upstream_bytes(struct engine *e, struct upstream *u, struct slice s);
