@@ -402,6 +402,10 @@ static void move_close(struct fuzz *f, struct input *in, bool client)
     if (c == NULL || c->connecting || c->resolving) {
         return;
     }
+    if (how & 0x80) {
+        step(f, (struct event){ .type = EVENT_ENDED, .conn = c->id });
+        return;
+    }
     c->open = false;
     step(f, (struct event){ .type = EVENT_CLOSED,
                             .conn = c->id,

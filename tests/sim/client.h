@@ -37,6 +37,7 @@ struct client {
     uint32_t block;       /* the open transaction, or 0 */
     uint32_t block_first; /* its first request */
     uint32_t block_left;  /* commands until EXEC */
+    uint64_t served_us;   /* when its server last served it */
     bool slow, never_reads, quitting, gone;
     bool engine_closed; /* the engine ended the connection */
     bool reading;       /* a slow read is under way */

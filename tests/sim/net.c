@@ -500,11 +500,8 @@ static void arrive_in(struct world *w, struct link *l)
         schedule(w, l, p);
     } else if (p->fin && l->engine_open && !l->closing) {
         p->fin = false;
-        engine_hears_end(w, l);
-        world_note(w, "closed", l, 1 + IO_END, (struct span){ 0 });
-        world_step(w, (struct event){ .type = EVENT_CLOSED,
-                                      .conn = l->id,
-                                      .error = 1 + IO_END });
+        world_note(w, "ended", l, 0, (struct span){ 0 });
+        world_step(w, (struct event){ .type = EVENT_ENDED, .conn = l->id });
     }
 }
 

@@ -44,17 +44,26 @@ static void draw_rates(struct world *w, uint32_t faults)
     }
 }
 
-static void set(struct world *w, const char *format, uint64_t number)
+static void set_text(struct world *w, const char *key, const char *value)
 {
-    char text[96];
     struct settings *s = &w->settings;
-    int length = snprintf(text, sizeof text, format, number);
-    if (length < 0 || s->n_drawn == SETS_MAX) {
+    size_t size = strlen(key) + strlen(value) + 2;
+    char *text = must_alloc(size);
+    if (s->n_drawn == SETS_MAX) {
         abort();
     }
-    char *copy = must_alloc((size_t)length + 1);
-    memcpy(copy, text, (size_t)length + 1);
-    s->drawn[s->n_drawn++] = copy;
+    snprintf(text, size, "%s=%s", key, value);
+    s->drawn[s->n_drawn++] = text;
+}
+
+static void set(struct world *w,
+                const char *key,
+                uint64_t number,
+                const char *unit)
+{
+    char value[48];
+    snprintf(value, sizeof value, "%" PRIu64 "%s", number, unit);
+    set_text(w, key, value);
 }
 
 static void set_word(struct world *w,
@@ -62,9 +71,7 @@ static void set_word(struct world *w,
                      const char *const *words,
                      size_t n)
 {
-    char text[96];
-    snprintf(text, sizeof text, "%s=%s", key, words[pick(w, 0, n - 1)]);
-    set(w, text, 0);
+    set_text(w, key, words[pick(w, 0, n - 1)]);
 }
 
 #define WORDS(...)                        \
@@ -80,17 +87,17 @@ static void draw_retry(struct world *w)
              WORDS("constant", "none", "exponential", "full_jitter",
                    "equal_jitter", "decorrelated_jitter",
                    "exponential_with_jitter"));
-    set(w, "upstream.backoff_base=%" PRIu64 "us", pick(w, 100, 20000));
-    set(w, "upstream.backoff_cap=%" PRIu64 "ms", pick(w, 20, 500));
+    set(w, "upstream.backoff_base", pick(w, 100, 20000), "us");
+    set(w, "upstream.backoff_cap", pick(w, 20, 500), "ms");
     set_word(w, "upstream.retries", WORDS("3", "3", "0", "1", "10", "-1"));
     set_word(w, "upstream.deadline", WORDS("10s", "10s", "2s", "300ms"));
     if (chance(w, 1, 2)) {
-        set(w, "upstream.attempt_timeout=%" PRIu64 "ms", pick(w, 20, 800));
+        set(w, "upstream.attempt_timeout", pick(w, 20, 800), "ms");
     }
     if (chance(w, 1, 3)) {
-        set(w, "upstream.budget_ratio=%" PRIu64 "%%", pick(w, 0, 50));
-        set(w, "upstream.budget_min=%" PRIu64, pick(w, 0, 20));
-        set(w, "upstream.budget_burst=%" PRIu64, pick(w, 1, 30));
+        set(w, "upstream.budget_ratio", pick(w, 0, 50), "%");
+        set(w, "upstream.budget_min", pick(w, 0, 20), "");
+        set(w, "upstream.budget_burst", pick(w, 1, 30), "");
     }
     if (chance(w, 1, 8)) {
         set_word(w, "upstream.retry_on_timeout", WORDS("no"));
@@ -99,41 +106,41 @@ static void draw_retry(struct world *w)
         set_word(w, "upstream.retry", WORDS("off"));
     }
     if (chance(w, 1, 6)) {
-        set(w, "upstream.fail_fast_after=%" PRIu64 "ms", pick(w, 50, 3000));
+        set(w, "upstream.fail_fast_after", pick(w, 50, 3000), "ms");
     }
 }
 
 static void draw_limits(struct world *w)
 {
-    set(w, "upstream.shared_lanes=%" PRIu64, pick(w, 1, 3));
+    set(w, "upstream.shared_lanes", pick(w, 1, 3), "");
     if (chance(w, 1, 8)) {
         set_word(w, "upstream.lanes", WORDS("private"));
     }
     if (chance(w, 1, 2)) {
-        set(w, "listener.pipeline_max=%" PRIu64, pick(w, 1, 8));
+        set(w, "listener.pipeline_max", pick(w, 1, 8), "");
     }
     if (chance(w, 1, 3)) {
-        set(w, "upstream.replay_bytes_max=%" PRIu64, pick(w, 30, 4000));
+        set(w, "upstream.replay_bytes_max", pick(w, 30, 4000), "");
     }
     if (chance(w, 1, 3)) {
-        set(w, "upstream.reply_hold_max=%" PRIu64, pick(w, 100, 4000));
+        set(w, "upstream.reply_hold_max", pick(w, 100, 4000), "");
     }
     if (chance(w, 1, 4)) {
-        set(w, "upstream.lane_buffer_max=%" PRIu64 "KiB", pick(w, 16, 64));
+        set(w, "upstream.lane_buffer_max", pick(w, 16, 64), "KiB");
     }
     if (chance(w, 1, 4)) {
-        set(w, "listener.client_buffer_max=%" PRIu64 "KiB", pick(w, 16, 64));
+        set(w, "listener.client_buffer_max", pick(w, 16, 64), "KiB");
     }
     if (chance(w, 1, 8)) {
-        set(w, "upstream.held_requests_max=%" PRIu64, pick(w, 1, 50));
+        set(w, "upstream.held_requests_max", pick(w, 1, 50), "");
     }
     if (chance(w, 1, 8)) {
-        set(w, "upstream.private_lanes_max=%" PRIu64, pick(w, 0, 5));
+        set(w, "upstream.private_lanes_max", pick(w, 0, 5), "");
     }
-    set(w, "upstream.connect_timeout=%" PRIu64 "ms", pick(w, 50, 1000));
-    set(w, "upstream.handshake_timeout=%" PRIu64 "ms", pick(w, 100, 2000));
-    set(w, "upstream.ping_idle=%" PRIu64 "ms", pick(w, 50, 30000));
-    set(w, "upstream.ping_timeout=%" PRIu64 "ms", pick(w, 50, 1000));
+    set(w, "upstream.connect_timeout", pick(w, 50, 1000), "ms");
+    set(w, "upstream.handshake_timeout", pick(w, 100, 2000), "ms");
+    set(w, "upstream.ping_idle", pick(w, 50, 30000), "ms");
+    set(w, "upstream.ping_timeout", pick(w, 50, 1000), "ms");
 }
 
 static void draw_load(struct world *w)

@@ -158,7 +158,7 @@ static void total_print(uint64_t runs,
            " lost with their client\n",
            t->answered, t->not_applied, t->unknown, t->refused, t->lost);
     printf("   %" PRIu64 " executions more than once, at most %zu KiB held by "
-                         "the engine\n   faults:",
+           "the engine\n   faults:",
            t->replays, t->memory_peak / 1024);
     for (unsigned i = 0; i < FAULT_COUNT; i++) {
         printf(" %s=%" PRIu64, fault_name((enum fault)i), t->fired[i]);

@@ -9,6 +9,7 @@
 
 enum {
     SETS_MAX = 64,
+    SETS_DEFAULT = 3, /* and one place for the URL */
     LINE_MAX_BYTES = 4096,
 };
 
@@ -50,8 +51,22 @@ static void config_complain(struct play *p, struct config_problems *problems)
     }
 }
 
+/* Unless the trace says otherwise, waits are the same each time. */
+static void set_default(struct play *p, const char *setting)
+{
+    size_t key = strcspn(setting, "=") + 1;
+    for (size_t i = 0; i < p->n_sets; i++) {
+        if (strncmp(p->sets[i], setting, key) == 0) {
+            return;
+        }
+    }
+    p->sets[p->n_sets++] = text_copy(setting);
+}
+
 static void start(struct play *p)
 {
+    set_default(p, "upstream.backoff=constant");
+    set_default(p, "upstream.backoff_base=10ms");
     struct config_problems problems = { 0 };
     struct config_source source = {
         .file_name = p->ini.size > 0 ? p->file : NULL,
@@ -82,7 +97,7 @@ static void set(struct play *p, const char *line)
     while (*line == ' ') {
         line++;
     }
-    if (p->n_sets == SETS_MAX || p->started) {
+    if (p->n_sets + SETS_DEFAULT >= SETS_MAX || p->started) {
         complain(p, "set comes before the first event, at most 64 times");
         return;
     }
@@ -154,6 +169,12 @@ static void do_closed(struct play *p, struct player *who, const char *rest)
     }
     who->open = false;
     event_of(p, who, EVENT_CLOSED, error);
+}
+
+static void do_ended(struct play *p, struct player *who, const char *rest)
+{
+    (void)rest;
+    event_of(p, who, EVENT_ENDED, 0);
 }
 
 static void do_resolved(struct play *p, struct player *who, const char *rest)
@@ -324,10 +345,11 @@ static void want_reply(struct play *p, struct player *who, const char *rest)
     char word[WORD_MAX];
     size_t size;
     bool typed = word_next(&rest, word);
-    if (who == NULL || who->written.size == 0 ||
+    const uint8_t *front = who == NULL ? NULL : bytes_front(&who->written);
+    if (front == NULL || who->written.size == 0 ||
         model_reply_end(bytes_span(&who->written), &size) != MODEL_DONE) {
         complain(p, "no whole reply");
-    } else if (typed && bytes_front(&who->written)[0] != (uint8_t)word[0]) {
+    } else if (typed && front[0] != (uint8_t)word[0]) {
         complain(p, "a reply of another type");
     } else {
         bytes_drop(&who->written, size);
@@ -483,6 +505,7 @@ static const struct verb_row {
     { "u", "resolved", true, do_resolved },
     { "u", "up", false, do_up },
     { "u", "replies", true, do_replies },
+    { "cu", "ended", true, do_ended },
     { "cu", "closed", true, do_closed },
     { "cu", "bytes", true, do_bytes },
     { "c", "sends", true, do_sends },
@@ -697,8 +720,6 @@ static bool play_file(const char *file, bool split)
         fprintf(stderr, "%s: cannot be read\n", file);
         return false;
     }
-    p.sets[p.n_sets++] = text_copy("upstream.backoff=constant");
-    p.sets[p.n_sets++] = text_copy("upstream.backoff_base=10ms");
     while (p.complaint.size == 0 && fgets(line, sizeof line, f) != NULL) {
         p.line++;
         play_text_line(&p, line);
