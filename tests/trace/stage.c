@@ -100,6 +100,7 @@ static void keep_action(struct stage *s, struct action *a)
     if (a->type == ACTION_CLOSE) {
         p->open = false;
     }
+    p->connecting = p->connecting || a->type == ACTION_CONNECT;
     if (s->n_pending == PENDING_MAX) {
         snprintf(s->error, sizeof s->error, "too many actions at once");
         return;
@@ -111,6 +112,31 @@ static void keep_action(struct stage *s, struct action *a)
     }
 }
 
+/* What needs no asking: an address in digits, or a path. */
+static bool resolve_at_once(struct stage *s, const struct action *a)
+{
+    if (a->type != ACTION_RESOLVE) {
+        return false;
+    }
+    char first = a->address->host[0];
+    if (!a->address->is_unix && (first < '0' || first > '9')) {
+        return false;
+    }
+    struct address copy = *a->address;
+    if (player_of(s, a->conn) == NULL) {
+        struct player *p = player_add(s, 'u', upstreams(s) + 1);
+        if (p != NULL) {
+            p->id = a->conn;
+        }
+    }
+    struct event resolved = { .type = EVENT_RESOLVED,
+                              .now_us = s->now_us,
+                              .conn = a->conn,
+                              .resolved = { .list = &copy, .n = 1 } };
+    engine_step(s->engine, &resolved);
+    return true;
+}
+
 /* Take what the engine wants, and tell it what the kernel took of it. */
 static void drain(struct stage *s)
 {
@@ -118,7 +144,9 @@ static void drain(struct stage *s)
     while (again && s->error[0] == '\0') {
         struct action action;
         while (engine_next(s->engine, &action)) {
-            keep_action(s, &action);
+            if (!resolve_at_once(s, &action)) {
+                keep_action(s, &action);
+            }
         }
         again = false;
         for (size_t i = 0; i < s->n_players; i++) {
@@ -231,6 +259,10 @@ struct player *stage_connect(struct stage *s,
 
 void stage_step(struct stage *s, struct event event)
 {
+    struct player *p = player_of(s, event.conn);
+    if (p != NULL && event.type == EVENT_CONNECTED) {
+        p->connecting = false;
+    }
     event.now_us = s->now_us;
     engine_step(s->engine, &event);
     drain(s);

@@ -153,7 +153,7 @@ static void do_fails(struct play *p, struct player *who, const char *rest)
         complain(p, "fails: unknown error");
         return;
     }
-    who->open = false;
+    who->open = error == 1 + IO_NO_NAME; /* the engine will close it */
     event_of(p, who, error == 1 + IO_NO_NAME ? EVENT_RESOLVED : EVENT_CONNECTED,
              error);
 }
@@ -394,11 +394,13 @@ static void do_up(struct play *p, struct player *who, const char *rest)
     bool pinged = false;
     (void)rest;
 
-    if (who != NULL && stage_take(&p->stage, who, ACTION_CONNECT, address)) {
-        event_of(p, who, EVENT_CONNECTED, 0);
-    } else if (who == NULL) {
+    if (who == NULL) {
         complain(p, "the engine did not ask for this connection");
         return;
+    }
+    (void)stage_take(&p->stage, who, ACTION_CONNECT, address);
+    if (who->connecting) {
+        event_of(p, who, EVENT_CONNECTED, 0);
     }
     while (!pinged && who->open && who->written.size > 0) {
         struct model_command c;
