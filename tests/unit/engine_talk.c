@@ -1,0 +1,380 @@
+#include "engine_talk.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#include "parser/resp_command.h"
+
+enum {
+    LARGE_BYTES = 100000, /* of the value of a key that begins with "large" */
+};
+
+void identity_init(struct identity *i)
+{
+    *i = (struct identity){ .user = "default", .resp = 2 };
+}
+
+/* ---- what a reply must be ----------------------------------------------------- */
+
+static bool is_word(struct span word, const char *upper)
+{
+    return span_is_word(word, upper);
+}
+
+void talk_bulk(struct bytes *out, struct span text)
+{
+    bytes_printf(out, "$%zu\r\n", text.len);
+    bytes_add(out, text.data, text.len);
+    bytes_add_text(out, "\r\n");
+}
+
+/* The value of a key tells who asks for it, where and how. */
+static void value_of(struct bytes *out,
+                     const struct identity *i,
+                     struct span key)
+{
+    struct bytes value = { 0 };
+    bytes_printf(&value, "%s/%u/%u/%.*s", i->user, i->db, i->resp, (int)key.len,
+                 (const char *)key.data);
+    if (key.len >= 5 && memcmp(key.data, "large", 5) == 0) {
+        while (value.size < LARGE_BYTES) {
+            bytes_printf(&value, "%zu,", value.size);
+        }
+    }
+    talk_bulk(out, bytes_span(&value));
+    bytes_fini(&value);
+}
+
+/* The reply to a command that is executed now. */
+static void execute(struct bytes *out,
+                    const struct identity *i,
+                    const struct ask *a)
+{
+    struct span name = a->argv[0];
+    if (is_word(name, "GET")) {
+        value_of(out, i, a->argv[1]);
+    } else if (is_word(name, "ECHO")) {
+        talk_bulk(out, a->argv[1]);
+    } else if (is_word(name, "INCR")) {
+        bytes_add_text(out, ":1\r\n");
+    } else if (is_word(name, "SUBSCRIBE")) {
+        bytes_add_text(out, "*3\r\n");
+        talk_bulk(out, span_of("subscribe"));
+        talk_bulk(out, a->argv[1]);
+        bytes_add_text(out, ":1\r\n");
+    } else {
+        bytes_add_text(out, "+OK\r\n");
+    }
+}
+
+static unsigned number_of(struct span text)
+{
+    unsigned n = 0;
+    for (size_t i = 0; i < text.len; i++) {
+        n = n * 10 + (unsigned)(text.data[i] - '0');
+    }
+    return n;
+}
+
+static void set_user(struct identity *i, struct span user)
+{
+    assert_true(user.len < NAME_MAX_BYTES);
+    memcpy(i->user, user.data, user.len);
+    i->user[user.len] = '\0';
+}
+
+/* AUTH, HELLO or SELECT has succeeded. */
+static void change_identity(struct identity *i, const struct ask *a)
+{
+    if (is_word(a->argv[0], "SELECT")) {
+        i->db = number_of(a->argv[1]);
+    } else if (is_word(a->argv[0], "AUTH") && a->argc == 3) {
+        set_user(i, a->argv[1]);
+    } else if (is_word(a->argv[0], "HELLO") && a->argc > 1) {
+        i->resp = number_of(a->argv[1]);
+    }
+}
+
+static bool is_session(const struct ask *a)
+{
+    return is_word(a->argv[0], "SELECT") || is_word(a->argv[0], "AUTH") ||
+           is_word(a->argv[0], "HELLO");
+}
+
+static bool is_data(const struct ask *a)
+{
+    return is_word(a->argv[0], "GET") || is_word(a->argv[0], "SET") ||
+           is_word(a->argv[0], "INCR") || is_word(a->argv[0], "ECHO");
+}
+
+static bool begins(struct span text, const char *with)
+{
+    size_t len = strlen(with);
+    return text.len >= len && memcmp(text.data, with, len) == 0;
+}
+
+/* ---- a client looks at its replies --------------------------------------------- */
+
+static void expect_equal(struct span reply, const struct bytes *expected)
+{
+    if (!span_equal(reply, bytes_span(expected))) {
+        fail_msg("the reply is %.*s instead of %.*s",
+                 (int)(reply.len < 200 ? reply.len : 200),
+                 (const char *)reply.data,
+                 (int)(expected->size < 200 ? expected->size : 200),
+                 (const char *)bytes_front(expected));
+    }
+}
+
+static void check_not_executed(const struct identity *i)
+{
+    for (size_t k = 0; k < i->n_block; k++) {
+        assert_int_equal(i->block[k]->executed, 0);
+    }
+}
+
+static void check_exec(struct identity *i, struct span reply)
+{
+    if (i->watch_failed && begins(reply, "*-1\r\n")) {
+        check_not_executed(i);
+        return;
+    }
+    struct bytes expected = { 0 };
+    bytes_printf(&expected, "*%zu\r\n", i->n_block);
+    for (size_t k = 0; k < i->n_block; k++) {
+        execute(&expected, i, i->block[k]);
+        assert_true(i->block[k]->executed == 1);
+    }
+    assert_false(i->block_failed);
+    expect_equal(reply, &expected);
+    bytes_fini(&expected);
+}
+
+/* redial gives the request up, or the server refuses it. */
+static void check_error(struct identity *i, struct ask *a, struct span reply)
+{
+    bool exec = is_word(a->argv[0], "EXEC");
+    if (begins(reply, "-NOTAPPLIED ") || begins(reply, "-LOADING ")) {
+        a->denied = true;
+        assert_int_equal(a->executed, 0);
+    } else if (begins(reply, "-EXECABORT ")) {
+        assert_true(exec);
+        check_not_executed(i);
+    } else if (begins(reply, "-WRONGPASS ")) {
+        assert_true(is_session(a));
+    } else if (!begins(reply, "-UNKNOWNOUTCOME ")) {
+        fail_msg("the reply to %.*s is %.*s", (int)a->argv[0].len,
+                 (const char *)a->argv[0].data, (int)reply.len,
+                 (const char *)reply.data);
+    }
+    i->watch_failed = i->watch_failed || is_word(a->argv[0], "WATCH");
+    if (exec) {
+        i->multi = false;
+    } else {
+        i->block_failed = true;
+    }
+}
+
+static void check_reply(struct peer *c, struct ask *a, struct span reply)
+{
+    struct identity *i = &c->identity;
+    if (begins(reply, "-")) {
+        bool begun = i->multi;
+        check_error(i, a, reply);
+        if (is_word(a->argv[0], "MULTI")) {
+            /* Until its EXEC everything is refused. */
+            i->multi = true;
+            i->n_block = 0;
+        }
+        assert_true(!is_word(a->argv[0], "MULTI") || !begun);
+        return;
+    }
+    if (is_word(a->argv[0], "EXEC")) {
+        check_exec(i, reply);
+        i->multi = false;
+        return;
+    }
+    if (i->multi) {
+        a->queued = true;
+        i->block[i->n_block++] = a;
+        assert_true(begins(reply, "+QUEUED\r\n"));
+        return;
+    }
+    if (is_word(a->argv[0], "HELLO")) {
+        change_identity(i, a);
+        assert_true(begins(reply, i->resp == 3 ? "%" : "*"));
+        return;
+    }
+    struct bytes expected = { 0 };
+    execute(&expected, i, a);
+    expect_equal(reply, &expected);
+    bytes_fini(&expected);
+    if (is_session(a)) {
+        change_identity(i, a);
+    } else if (is_word(a->argv[0], "MULTI")) {
+        i->multi = true;
+        i->block_failed = false;
+        i->n_block = 0;
+    } else if (is_data(a)) {
+        assert_true(a->executed >= 1);
+    }
+}
+
+static const struct resp_limits no_limits = { .bulk_max = UINT32_MAX,
+                                              .elements_max = UINT32_MAX };
+
+/* Look at the replies that are complete. */
+void client_reads(struct peer *c)
+{
+    while (c->unread.size > 0) {
+        struct resp_scanner s;
+        size_t used = 0;
+        resp_scanner_init(&s);
+        enum scan scan = resp_scan(&s, &no_limits, bytes_front(&c->unread),
+                                   c->unread.size, &used);
+        assert_true(scan != SCAN_INVALID);
+        if (scan == SCAN_MORE) {
+            return;
+        }
+        assert_true(c->n_answers < c->n_asks);
+        struct span reply = { bytes_front(&c->unread), used };
+        check_reply(c, &c->asks[c->n_answers++], reply);
+        bytes_drop(&c->unread, used);
+    }
+}
+
+/* ---- the server ------------------------------------------------------------------ */
+
+static struct ask *ask_find(struct driver *d, struct span raw)
+{
+    for (size_t p = 0; p < d->n_peers; p++) {
+        for (size_t k = 0; k < d->peers[p]->n_asks; k++) {
+            struct ask *a = &d->peers[p]->asks[k];
+            if (span_equal(bytes_span(&a->raw), raw)) {
+                return a;
+            }
+        }
+    }
+    return NULL;
+}
+
+static void executed(struct ask *a)
+{
+    a->executed++;
+    assert_false(a->denied);
+    assert_true(a->executed == 1 || !is_word(a->argv[0], "INCR"));
+}
+
+static void hello(struct bytes *out, const struct identity *i)
+{
+    bytes_add_text(out, i->resp == 3 ? "%2\r\n" : "*4\r\n");
+    talk_bulk(out, span_of("server"));
+    talk_bulk(out, span_of("redis"));
+    talk_bulk(out, span_of("version"));
+    talk_bulk(out, span_of("7.2.0"));
+}
+
+/* What the lane itself says. False: it is a client's command. */
+static bool serve_lane(struct driver *d,
+                       struct peer *p,
+                       const struct ask *a,
+                       struct bytes *out)
+{
+    struct identity *i = &p->identity;
+    if (d->refuse_session > 0 && a->argc > 1 &&
+        (is_word(a->argv[0], "SELECT") || is_word(a->argv[0], "AUTH") ||
+         a->argc > 2) &&
+        is_session(a)) {
+        d->refuse_session--;
+        bytes_add_text(out, "-WRONGPASS no\r\n");
+        return true;
+    }
+    if (is_word(a->argv[0], "HELLO")) {
+        change_identity(i, a);
+        if (a->argc == 5) {
+            set_user(i, a->argv[3]);
+        }
+        hello(out, i);
+    } else if (is_session(a)) {
+        change_identity(i, a);
+        bytes_add_text(out, "+OK\r\n");
+    } else if (is_word(a->argv[0], "PING")) {
+        bytes_add_text(out, "+PONG\r\n");
+    } else if (is_word(a->argv[0], "CLIENT") && is_word(a->argv[1], "ID")) {
+        bytes_printf(out, ":%u\r\n", (unsigned)++d->clients_id);
+    } else if (is_word(a->argv[0], "CLIENT") && is_word(a->argv[1], "KILL")) {
+        bytes_add_text(out, ":1\r\n");
+    } else if (is_word(a->argv[0], "CLIENT")) {
+        bytes_add_text(out, "+OK\r\n");
+    } else {
+        return false;
+    }
+    return true;
+}
+
+static void serve_exec(struct identity *i, struct bytes *out)
+{
+    assert_true(i->multi);
+    bytes_printf(out, "*%zu\r\n", i->n_block);
+    for (size_t k = 0; k < i->n_block; k++) {
+        executed(i->block[k]);
+        execute(out, i, i->block[k]);
+    }
+    i->multi = false;
+    i->n_block = 0;
+}
+
+static void serve_client(struct driver *d,
+                         struct peer *p,
+                         struct ask *a,
+                         struct bytes *out)
+{
+    struct identity *i = &p->identity;
+    if (i->multi && !is_word(a->argv[0], "EXEC")) {
+        i->block[i->n_block++] = a;
+        bytes_add_text(out, "+QUEUED\r\n");
+    } else if (is_word(a->argv[0], "EXEC")) {
+        serve_exec(i, out);
+    } else if (d->refuse > 0) {
+        d->refuse--;
+        bytes_add_text(out, "-LOADING Redis is loading\r\n");
+    } else {
+        i->multi = is_word(a->argv[0], "MULTI");
+        executed(a);
+        execute(out, i, a);
+    }
+}
+
+void server_reads(struct driver *d, struct peer *p)
+{
+    static const struct command_limits limits = { .bulk_max = UINT32_MAX,
+                                                  .args_max = 100 };
+    while (p->unread.size > 0) {
+        struct command_scanner s;
+        size_t used = 0;
+        command_scanner_init(&s);
+        enum scan scan = command_scan(&s, &limits, bytes_front(&p->unread),
+                                      p->unread.size, &used);
+        assert_true(scan != SCAN_INVALID);
+        if (scan == SCAN_MORE) {
+            return;
+        }
+        struct span raw = { bytes_front(&p->unread), used };
+        struct ask own = { 0 };
+        own.argc = command_split(raw, own.argv, ASK_ARGS_MAX);
+        struct bytes reply = { 0 };
+        if (!serve_lane(d, p, &own, &reply)) {
+            struct ask *a = ask_find(d, raw);
+            assert_non_null(a); /* nobody has said this */
+            serve_client(d, p, a, &reply);
+        }
+        if (!d->mute) {
+            bytes_add(&p->arriving, reply.data, reply.size);
+        }
+        bytes_fini(&reply);
+        bytes_drop(&p->unread, used);
+    }
+}

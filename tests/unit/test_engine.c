@@ -1,0 +1,403 @@
+/* The engine without memory: in each conversation each allocation fails once,
+ * and each allocation with all behind it. Whatever fails: nothing crashes and
+ * nothing leaks; replies come in their order, are right, and say the truth
+ * about what was executed; clients are at most closed. When there is memory
+ * again, whoever is still connected is answered, and a new client is served.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "engine_driver.h"
+
+enum {
+    SETS_MAX = 6,
+    ALLOCATIONS_MIN = 10, /* fewer, and nothing was played */
+    ALLOCATIONS_MAX = 2000,
+    SECOND_US = 1000000,
+};
+
+/* ---- conversations ---------------------------------------------------------- */
+
+static void a_client_gets_a_value(struct driver *d)
+{
+    struct peer *c = driver_client(d);
+    driver_say(d, c, "GET a");
+    driver_run(d);
+}
+
+static void a_pipeline_arrives_in_pieces(struct driver *d)
+{
+    struct peer *c = driver_client(d);
+    struct peer *other = driver_client(d);
+    d->slice = 7;
+    driver_say(d, c, "GET a1");
+    driver_say(d, c, "INCR a2");
+    driver_say(d, c, "SET a3 v");
+    driver_say(d, c, "GET a4");
+    driver_say(d, other, "ECHO b1");
+    driver_say(d, other, "GET b2");
+    driver_run(d);
+}
+
+static void a_client_selects_databases(struct driver *d)
+{
+    struct peer *c = driver_client(d);
+    driver_say(d, c, "SELECT 1");
+    driver_say(d, c, "GET a1");
+    driver_run(d);
+    driver_say(d, c, "SELECT 2");
+    driver_say(d, c, "GET a2");
+    driver_say(d, c, "SELECT 1");
+    driver_say(d, c, "GET a3");
+    driver_run(d);
+}
+
+static void a_database_is_refused(struct driver *d)
+{
+    struct peer *c = driver_client(d);
+    driver_say(d, c, "SELECT 1");
+    driver_run(d);
+    d->refuse_session = 1;
+    driver_say(d, c, "SELECT 2");
+    driver_say(d, c, "GET a1");
+    driver_run(d);
+}
+
+static void a_client_authenticates(struct driver *d)
+{
+    struct peer *c = driver_client(d);
+    driver_say(d, c, "AUTH anna secret");
+    driver_say(d, c, "GET a1");
+    driver_run(d);
+    d->refuse_session = 1;
+    driver_say(d, c, "AUTH bert wrong");
+    driver_say(d, c, "GET a2");
+    driver_run(d);
+}
+
+static void a_client_says_hello(struct driver *d)
+{
+    struct peer *c = driver_client(d);
+    driver_say(d, c, "HELLO 3");
+    driver_say(d, c, "CLIENT SETNAME app");
+    driver_say(d, c, "CLIENT SETINFO LIB-NAME lib");
+    driver_say(d, c, "GET a1");
+    driver_run(d);
+    driver_say(d, c, "HELLO 2");
+    driver_say(d, c, "GET a2");
+    driver_run(d);
+}
+
+static void a_transaction_runs(struct driver *d)
+{
+    struct peer *c = driver_client(d);
+    driver_say(d, c, "WATCH w");
+    driver_say(d, c, "MULTI");
+    driver_say(d, c, "INCR a1");
+    driver_say(d, c, "GET a2");
+    driver_say(d, c, "EXEC");
+    driver_say(d, c, "GET a3");
+    driver_run(d);
+}
+
+static void a_transaction_loses_its_lane(struct driver *d)
+{
+    struct peer *c = driver_client(d);
+    driver_say(d, c, "MULTI");
+    driver_say(d, c, "INCR a1");
+    driver_run(d);
+    d->mute = true;
+    driver_say(d, c, "INCR a2");
+    driver_run(d);
+    driver_cut(d, IO_RESET);
+    d->mute = false;
+    driver_say(d, c, "EXEC");
+    driver_say(d, c, "GET a3");
+    driver_pass(d, SECOND_US);
+}
+
+static void a_client_subscribes(struct driver *d)
+{
+    struct peer *c = driver_client(d);
+    driver_say(d, c, "GET a1");
+    driver_say(d, c, "SUBSCRIBE news");
+    driver_run(d);
+    driver_say(d, c, "SUBSCRIBE weather");
+    driver_run(d);
+    driver_cut(d, IO_END);
+    driver_run(d);
+}
+
+static void a_large_request_is_streamed(struct driver *d)
+{
+    struct peer *c = driver_client(d);
+    d->slice = 5000;
+    driver_say(d, c, "GET a1");
+    driver_say_large(d, c, "SET a2", 60000);
+    driver_say(d, c, "GET a3");
+    driver_run(d);
+}
+
+static void a_large_reply_is_streamed(struct driver *d)
+{
+    struct peer *c = driver_client(d);
+    d->slice = 5000;
+    driver_say(d, c, "GET large1");
+    driver_say(d, c, "GET a2");
+    driver_say(d, c, "GET large3");
+    d->slow = true;
+    driver_run(d);
+    d->slow = false;
+    driver_run(d);
+    d->slice = 0;
+    driver_say(d, c, "GET a4");
+    driver_run(d);
+}
+
+static void a_lost_lane_is_replayed(struct driver *d)
+{
+    struct peer *c = driver_client(d);
+    struct peer *other = driver_client(d);
+    d->mute = true;
+    driver_say(d, c, "GET a1");
+    driver_say(d, c, "SET a2 v");
+    driver_say(d, c, "INCR a3");
+    driver_say(d, c, "SET a3 v");
+    driver_say(d, other, "GET b1");
+    driver_say(d, other, "INCR b2");
+    driver_run(d);
+    d->deaf = true;
+    driver_say(d, c, "INCR a4");
+    driver_run(d);
+    driver_cut(d, IO_RESET);
+    d->deaf = false;
+    d->mute = false;
+    driver_pass(d, SECOND_US);
+}
+
+static void a_hung_server_is_fenced_off(struct driver *d)
+{
+    struct peer *c = driver_client(d);
+    driver_say(d, c, "GET a1");
+    driver_run(d);
+    d->mute = true;
+    driver_say(d, c, "SET a2 v");
+    driver_say(d, c, "INCR a3");
+    driver_run(d);
+    driver_cut(d, IO_TIMED_OUT);
+    d->mute = false;
+    driver_pass(d, SECOND_US);
+}
+
+static void a_loading_server_is_asked_again(struct driver *d)
+{
+    struct peer *c = driver_client(d);
+    d->refuse = 3;
+    driver_say(d, c, "SET a1 v");
+    driver_say(d, c, "INCR a2");
+    driver_say(d, c, "GET a3");
+    driver_say(d, c, "INCR a1");
+    driver_run(d);
+    driver_say(d, c, "GET a4");
+    driver_pass(d, SECOND_US);
+}
+
+static void requests_wait_for_a_server(struct driver *d)
+{
+    d->down = true;
+    driver_cut(d, IO_RESET);
+    struct peer *c = driver_client(d);
+    driver_say(d, c, "GET a1");
+    driver_say(d, c, "INCR a2");
+    driver_pass(d, SECOND_US);
+    d->down = false;
+    driver_pass(d, SECOND_US);
+}
+
+static void requests_wait_too_long(struct driver *d)
+{
+    d->down = true;
+    driver_cut(d, IO_RESET);
+    struct peer *c = driver_client(d);
+    driver_say(d, c, "SELECT 3");
+    driver_say(d, c, "INCR a2");
+    driver_pass(d, 20 * SECOND_US);
+    driver_say(d, c, "MULTI");
+    driver_say(d, c, "INCR a3");
+    driver_say(d, c, "EXEC");
+    driver_pass(d, 20 * SECOND_US);
+    d->down = false;
+}
+
+static void a_client_quits(struct driver *d)
+{
+    struct peer *c = driver_client(d);
+    driver_say(d, c, "GET a1");
+    driver_say(d, c, "QUIT");
+    driver_run(d);
+    struct peer *other = driver_client(d);
+    driver_say(d, other, "SELECT 2");
+    driver_say(d, other, "GET b1");
+    driver_run(d);
+    driver_say(d, other, "GET b2");
+    driver_leave(d, other);
+    driver_run(d);
+}
+
+static void a_half_closed_client_loses_its_own_lane(struct driver *d)
+{
+    struct peer *c = driver_client(d);
+    driver_say(d, c, "WATCH w");
+    driver_run(d);
+    d->mute = true;
+    driver_say(d, c, "GET a1");
+    driver_run(d);
+    driver_end(d, c);
+    driver_cut(d, IO_RESET);
+    d->mute = false;
+    driver_run(d);
+}
+
+static void the_engine_drains(struct driver *d)
+{
+    struct peer *c = driver_client(d);
+    struct peer *other = driver_client(d);
+    driver_say(d, c, "GET a1");
+    driver_say(d, other, "MULTI");
+    driver_run(d);
+    d->mute = true;
+    driver_say(d, c, "INCR a2");
+    driver_say(d, c, "GET a3");
+    driver_say(d, other, "INCR b1");
+    driver_run(d);
+    driver_drain(d);
+    driver_pass(d, SECOND_US);
+    driver_drain(d);
+    driver_run(d);
+    d->mute = false;
+}
+
+/* ---- playing them ------------------------------------------------------------- */
+
+struct conversation {
+    void (*play)(struct driver *d);
+    const char *sets[SETS_MAX];
+    struct config *config; /* owned */
+    size_t failing;        /* which allocation */
+    struct driver driver;
+};
+
+static int set_up(void **state)
+{
+    struct conversation *c = *state;
+    struct config_problems problems = { 0 };
+    struct config_source source = { .url = "redis://redis:6379",
+                                    .sets = c->sets };
+    while (source.n_sets < SETS_MAX && c->sets[source.n_sets] != NULL) {
+        source.n_sets++;
+    }
+    c->config = config_load(&source, &problems);
+    config_problems_fini(&problems);
+    return c->config == NULL;
+}
+
+static int tear_down(void **state)
+{
+    struct conversation *c = *state;
+    const struct driver *d = &c->driver;
+    if (d->engine != NULL) {
+        print_error("memory fails at allocation %zu%s\n", c->failing,
+                    d->fail_on ? " and behind it" : "");
+        driver_forget(&c->driver);
+    }
+    config_free(c->config);
+    return 0;
+}
+
+/* There is memory again, and the server is well. */
+static void heal(struct driver *d)
+{
+    d->fail_at = 0;
+    driver_pass(d, 15 * SECOND_US);
+    driver_check_answered(d);
+    d->slice = 0;
+    struct peer *c = driver_client(d);
+    if (engine_drained(d->engine)) {
+        assert_null(c);
+        return;
+    }
+    assert_non_null(c);
+    driver_say(d, c, "GET probe");
+    driver_pass(d, SECOND_US);
+    assert_true(c->open);
+    driver_check_answered(d);
+    assert_false(c->asks[0].denied);
+}
+
+/* Returns whether an allocation has failed. */
+static bool play(struct conversation *c, size_t fail_at, bool fail_on)
+{
+    struct driver *d = &c->driver;
+    *d = (struct driver){ .fail_at = fail_at, .fail_on = fail_on };
+    c->failing = fail_at;
+    if (!driver_open(d, c->config)) {
+        return true;
+    }
+    c->play(d);
+    bool failed = fail_at > 0 && d->memory.calls >= fail_at;
+    heal(d);
+    driver_close(d);
+    return failed;
+}
+
+static void each_allocation_fails(void **state)
+{
+    struct conversation *c = *state;
+    play(c, 0, false);
+    for (unsigned fail_on = 0; fail_on < 2; fail_on++) {
+        size_t n = 1;
+        while (play(c, n, fail_on == 1)) {
+            n++;
+            assert_true(n < ALLOCATIONS_MAX);
+        }
+        assert_true(n > ALLOCATIONS_MIN);
+    }
+}
+
+/* clang-format off */
+#define CONVERSATION(name, ...)                                              \
+    { #name, each_allocation_fails, set_up, tear_down,                       \
+      &(struct conversation){ .play = name, .sets = { __VA_ARGS__ } } }
+/* clang-format on */
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        CONVERSATION(a_client_gets_a_value, NULL),
+        CONVERSATION(a_pipeline_arrives_in_pieces, NULL),
+        CONVERSATION(a_client_selects_databases, NULL),
+        CONVERSATION(a_database_is_refused, NULL),
+        CONVERSATION(a_client_authenticates, "listener.auth=pass"),
+        CONVERSATION(a_client_says_hello, NULL),
+        CONVERSATION(a_transaction_runs, NULL),
+        CONVERSATION(a_transaction_loses_its_lane, NULL),
+        CONVERSATION(a_client_subscribes, NULL),
+        CONVERSATION(a_large_request_is_streamed,
+                     "upstream.replay_bytes_max=4KiB"),
+        CONVERSATION(a_large_reply_is_streamed, "upstream.reply_hold_max=4KiB"),
+        CONVERSATION(a_lost_lane_is_replayed, NULL),
+        CONVERSATION(a_hung_server_is_fenced_off, NULL),
+        CONVERSATION(a_loading_server_is_asked_again, NULL),
+        CONVERSATION(requests_wait_for_a_server, NULL),
+        CONVERSATION(requests_wait_too_long, NULL),
+        CONVERSATION(a_client_quits, NULL),
+        CONVERSATION(a_half_closed_client_loses_its_own_lane, NULL),
+        CONVERSATION(the_engine_drains, NULL),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
