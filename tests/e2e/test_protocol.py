@@ -209,8 +209,6 @@ def test_what_redial_refuses_inside_a_transaction(redial):
         assert c.call("PING") == b"PONG"
 
 
-@pytest.mark.xfail(strict=True, reason="a client that closes its sending half "
-                   "counts as gone: redial can't tell the two apart")
 @pytest.mark.needs_redial
 def test_a_client_that_closes_its_half_gets_its_answers(redis, redial):
     """printf 'PING\\r\\n' | nc -N works with the server."""
