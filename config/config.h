@@ -159,6 +159,7 @@ struct listener_config {
     uint32_t clients_max;
     uint32_t pipeline_max;
     uint64_t client_buffer_max;
+    uint64_t client_overflow_max; /* while others wait on a shared lane */
     uint64_t proto_max_bulk;
     uint64_t proto_max_args;
     uint64_t idle_timeout_us;  /* 0: never */

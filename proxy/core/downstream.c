@@ -206,15 +206,14 @@ static bool is_blocked(const struct downstream *d)
 void downstream_ended(struct engine *e, struct downstream *d)
 {
     bool raw = d->lane != NULL && d->lane->raw;
-    if (raw || is_blocked(d) || d->input != NULL ||
-        (list_empty(&d->requests) && d->unwritten == 0)) {
+    if (raw || is_blocked(d)) {
         end(e, d, true);
         return;
     }
     d->ended = true;
     d->ended_us = e->now_us;
     downstream_wake_at(e, d, e->now_us + END_GRACE_US);
-    downstream_finish(e, d);
+    downstream_later(e, d);
 }
 
 static bool is_finished(const struct downstream *d)
@@ -322,10 +321,14 @@ static void go_on(struct engine *e, struct downstream *d)
         downstream_dispatch(e, d);
     }
     flush(e, d);
+    if (!d->closing && (d->input != NULL || d->conn.paused)) {
+        input_read_on(e, d);
+    }
+    if (d->ended && (d->input == NULL || d->input->unread.head == NULL)) {
+        d->closing = true; /* there is no more to come */
+    }
     if (d->doomed || is_finished(d)) {
         end(e, d, true);
-    } else if (!d->closing && (d->input != NULL || d->conn.paused)) {
-        input_read_on(e, d);
     }
 }
 
@@ -584,12 +587,14 @@ static uint64_t check_held(struct engine *e, struct downstream *d)
     return UINT64_MAX;
 }
 
-enum { SHARED_STALL_US = 1000 * 1000 };
+enum {
+    SHARED_STALL_US = 1000 * 1000,
+    SHARED_LOOK_US = 50 * 1000, /* whether others wait by now */
+};
 
-/* Whether anybody else waits behind this client's replies. */
-static bool others_wait(const struct downstream *d)
+bool downstream_holds_up_others(const struct downstream *d,
+                                const struct upstream *u)
 {
-    const struct upstream *u = d->stalled_lane;
     if (u == NULL || u->owner != NULL) {
         return false;
     }
@@ -602,33 +607,53 @@ static bool others_wait(const struct downstream *d)
     return false;
 }
 
-/* Close a client that takes nothing. One that keeps a shared lane waiting, and
- * others behind it, has less time. Returns when to look again. */
-static uint64_t check_stall(struct engine *e, struct downstream *d)
+/* A client whose replies keep a shared lane from being read: while nobody else
+ * waits it has stall_timeout; while others do, more is held for it, and beyond
+ * that it has a second. Returns when to look again. */
+static uint64_t check_shared_stall(struct engine *e, struct downstream *d)
 {
-    if (d->unwritten == 0 ||
-        (!downstream_is_full(d) && d->stalled_lane == NULL)) {
+    const struct listener_config *config = d->listener->config;
+    if (!downstream_holds_up_others(d, d->stalled_lane)) {
+        d->stalled_us = e->now_us;
+        return e->now_us + SHARED_LOOK_US;
+    }
+    if (!d->stalled_lane->streaming &&
+        d->unwritten + d->held < config->client_overflow_max) {
+        resume_stalled_lane(e, d);
         return UINT64_MAX;
     }
-    uint64_t limit_us = d->listener->config->stall_timeout_us;
-    uint64_t due_us = limit_us > 0 ? d->progress_us + limit_us : UINT64_MAX;
-    bool others = others_wait(d);
-    if (d->stalled_lane != NULL && d->stalled_lane->owner == NULL) {
-        uint64_t look_us = d->stalled_us + SHARED_STALL_US;
-        if (!others && look_us <= e->now_us) {
-            look_us = e->now_us + SHARED_STALL_US;
-        }
-        due_us = earliest(due_us, look_us);
-    }
+    uint64_t due_us = d->stalled_us + SHARED_STALL_US;
     if (e->now_us < due_us) {
         return due_us;
     }
     e->stats.clients_stalled++;
     downstream_close(e,
                      d,
-                     others ? "it takes its replies too slowly, and others "
-                              "wait behind them on a shared lane"
-                            : "it took none of its replies in stall_timeout");
+                     "it takes its replies too slowly, and others wait behind "
+                     "them on a shared lane (client_overflow_max)");
+    return UINT64_MAX;
+}
+
+/* Close a client that takes nothing. Returns when to look again. */
+static uint64_t check_stall(struct engine *e, struct downstream *d)
+{
+    uint64_t due_us = UINT64_MAX;
+    if (d->unwritten == 0) {
+        return due_us;
+    }
+    if (d->stalled_lane != NULL && d->stalled_lane->owner == NULL) {
+        due_us = check_shared_stall(e, d);
+    }
+    uint64_t limit_us = d->listener->config->stall_timeout_us;
+    bool waits = downstream_is_full(d) || d->stalled_lane != NULL;
+    if (downstream_gone(d) || limit_us == 0 || !waits) {
+        return due_us;
+    }
+    if (e->now_us < d->progress_us + limit_us) {
+        return earliest(due_us, d->progress_us + limit_us);
+    }
+    e->stats.clients_stalled++;
+    downstream_close(e, d, "it took none of its replies in stall_timeout");
     return UINT64_MAX;
 }
 

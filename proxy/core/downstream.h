@@ -134,6 +134,11 @@ void downstream_end_stream(struct engine *e, struct request *r);
  * again first. */
 void downstream_recall(struct engine *e, struct downstream *d);
 
+/* Whether anybody else's replies are due on u, a shared lane, behind those of
+ * d. */
+bool downstream_holds_up_others(const struct downstream *d,
+                                const struct upstream *u);
+
 /* Its stalled_lane has just been paused: mind how long that lasts. */
 void downstream_stalled(struct engine *e, struct downstream *d);
 

@@ -144,6 +144,11 @@ conn_id engine_reserve(struct engine *e, unsigned listener)
     return d->conn.id;
 }
 
+const char *engine_refusal(void)
+{
+    return "-ERR max number of clients reached\r\n";
+}
+
 static void downstream_event(struct engine *e,
                              struct downstream *d,
                              const struct event *event)

@@ -60,24 +60,31 @@ static bool say(struct engine *e,
     return sent;
 }
 
-static struct span user_of(const struct session *s)
-{
-    return s->username.data != NULL ? text_span(&s->username)
-                                    : span_of("default");
-}
-
-void handshake_begin(struct engine *e, struct upstream *u)
+static void say_hello(struct engine *e, struct upstream *u)
 {
     const struct session *s = u->session;
     struct span words[WORDS_MAX] = { span_of("HELLO"),
                                      span_of(s->resp == 3 ? "3" : "2") };
     size_t n = 2;
-    if (s->password.data != NULL) {
+    if (s->username.data != NULL) {
         words[n++] = span_of("AUTH");
-        words[n++] = user_of(s);
+        words[n++] = text_span(&s->username);
         words[n++] = text_span(&s->password);
     }
     say(e, u, STEP_HELLO, words, n);
+}
+
+/* A password without a user goes by AUTH, which HELLO's AUTH is not quite: a
+ * server without a password refuses the one and takes the other. */
+void handshake_begin(struct engine *e, struct upstream *u)
+{
+    const struct session *s = u->session;
+    if (s->password.data == NULL || s->username.data != NULL) {
+        say_hello(e, u);
+        return;
+    }
+    struct span words[] = { span_of("AUTH"), text_span(&s->password) };
+    say(e, u, STEP_AUTH, words, 2);
 }
 
 static bool say_ping(struct engine *e, struct upstream *u)
@@ -180,17 +187,12 @@ static void hello_refused(struct engine *e, struct upstream *u, struct span repl
     const struct session *s = u->session;
     enum redis_error_kind kind = redis_error_parse(reply).kind;
     if (kind == REDIS_ERROR_UNKNOWN_COMMAND && s->resp == 2) {
-        if (s->password.data == NULL) { /* a server before 6.0 */
+        /* A server before 6.0 has neither HELLO nor users. */
+        if (s->username.data == NULL) {
             establish(e, u);
-            return;
+        } else {
+            refused(e, u, reply);
         }
-        struct span words[] = { span_of("AUTH"), { 0 }, { 0 } };
-        size_t n = 1;
-        if (s->username.data != NULL) {
-            words[n++] = text_span(&s->username);
-        }
-        words[n++] = text_span(&s->password);
-        say(e, u, STEP_AUTH, words, n);
         return;
     }
     if (kind == REDIS_ERROR_NOAUTH && s->password.data == NULL &&
@@ -305,7 +307,7 @@ void handshake_reply(struct engine *e,
         if (is_error) {
             refused(e, u, reply);
         } else {
-            establish(e, u);
+            say_hello(e, u);
         }
         break;
     case STEP_SELECT:

@@ -36,15 +36,24 @@ static struct span message_head(const struct upstream *u, struct message *m)
 }
 
 /* A client that does not keep up: its lane is read no further until it has
- * taken half of what it may be owed. */
+ * taken half of what it may be owed. As long as others wait behind it more is
+ * held instead, but not of a reply that is streamed, which may be of any size.
+ */
 static void slow_down(struct engine *e, struct upstream *u, struct downstream *d)
 {
     const struct listener_config *config = d->listener->config;
-    if (downstream_gone(d) || d->stalled_lane != NULL || u->link == NULL ||
-        d->unwritten + d->held < config->client_buffer_max) {
+    uint64_t owed = d->unwritten + d->held;
+    if (owed < config->client_buffer_max || downstream_gone(d) ||
+        d->stalled_lane != NULL || u->link == NULL) {
         return;
     }
-    e->stats.limit_client_buffer_max++;
+    d->large_replies = true;
+    bool others = downstream_holds_up_others(d, u);
+    if (others && !u->streaming && owed < config->client_overflow_max) {
+        return;
+    }
+    e->stats.limit_client_buffer_max += !others;
+    e->stats.limit_client_overflow_max += others;
     d->stalled_lane = u;
     d->stalled_us = e->now_us;
     conn_pause(e, &u->link->conn, true);

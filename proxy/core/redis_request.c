@@ -100,6 +100,15 @@ static enum lane_answer want_private(struct engine *e,
     return LANE_READY;
 }
 
+static bool is_bare(struct engine *e, const struct request *r)
+{
+    struct request_args args;
+    request_args_init(e, &args, r);
+    size_t argc = args.argc;
+    request_args_fini(e, &args);
+    return argc == 1;
+}
+
 static bool bind_first(struct engine *e, struct downstream *d, struct request *r)
 {
     if (cluster_of(d)->config->lanes == LANES_PRIVATE) {
@@ -168,15 +177,6 @@ void redis_answer_sham(struct engine *e, struct request *r)
         bool ok = id == COMMAND_MULTI || id == COMMAND_DISCARD;
         downstream_answer_text(e, r, ok ? "+OK\r\n" : "+QUEUED\r\n");
     }
-}
-
-static bool is_bare(struct engine *e, const struct request *r)
-{
-    struct request_args args;
-    request_args_init(e, &args, r);
-    size_t argc = args.argc;
-    request_args_fini(e, &args);
-    return argc == 1;
 }
 
 void redis_multi_refused(struct downstream *d, const struct request *r)
@@ -347,6 +347,10 @@ static bool dispatch_reset(struct engine *e,
 {
     if (d->n_open > 0) {
         return false;
+    }
+    if (!is_bare(e, r)) {
+        submit(e, d, r); /* refused by the server */
+        return true;
     }
     session_free(e, d->session);
     d->session = NULL;

@@ -56,6 +56,9 @@ void settle_describe(struct engine *e,
         return;
     }
     enum command_class class = request_class(e, r);
+    if (class == CLASS_X || class == CLASS_C) {
+        return; /* behind MULTI, say, nothing is what it was */
+    }
     item->writes = command_writes(r->command, class);
     struct request_args args;
     request_args_init(e, &args, r);

@@ -868,7 +868,7 @@ static void check_ping(struct engine *e, struct upstream *u)
 
 static void check_up(struct engine *e, struct upstream *u)
 {
-    if (!is_needed(e, u) && list_empty(&u->in_flight)) {
+    if (!is_needed(e, u) && u->owner == NULL && list_empty(&u->in_flight)) {
         upstream_free(e, u, "nobody needs it any more");
         return;
     }

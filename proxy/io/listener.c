@@ -157,8 +157,10 @@ static void refuse(struct worker *w, int fd)
 static void admit(struct worker *w, struct listener *l, int fd)
 {
     conn_id id = engine_reserve(w->engine, l->index);
-    if (id == 0) {
-        (void)close(fd); /* the core has counted and reported it */
+    if (id == 0) { /* the core has counted and reported it */
+        const char *text = engine_refusal();
+        (void)send(fd, text, strlen(text), MSG_NOSIGNAL | MSG_DONTWAIT);
+        (void)close(fd);
         return;
     }
     bool adopted = socket_adopt(w, id, fd);

@@ -142,7 +142,10 @@ def slow_client(redial):
 def read_all(slow, left):
     """Returns what was missing when the connection ended."""
     while left:
-        data = slow.recv(MIB)
+        try:
+            data = slow.recv(MIB)
+        except ConnectionResetError:
+            break
         if not data:
             break
         left -= len(data)
@@ -173,9 +176,9 @@ def test_a_slow_reader_stalls_nobody(redis, make_redial, figure):
 
 def test_a_slow_reader_of_streams_stalls_nobody(redis, make_redial,
                                                 figure):
-    """Large replies are streamed: on a shared lane the slow client has to go,
-    after a second; one that has had a large reply before has its own lane,
-    and all the time of stall_timeout."""
+    """240 MiB that nobody reads for a while. On a shared lane where others
+    wait the slow client has to go in the end; one that has had a large reply
+    before has its own lane, and all the time of stall_timeout."""
     redial = make_redial(redis.url, env=SMALL_QUARANTINE)
     size, count = 4 * MIB, 30
     with redial.connect() as setup:
@@ -195,7 +198,7 @@ def test_a_slow_reader_of_streams_stalls_nobody(redis, make_redial,
         assert read_all(shared, count * one_reply) > 0
         grown = peak_bytes(redial.pid) - before
         figure(f"peak RSS grew by {grown / MIB:.1f} MiB")
-        assert grown < 60 * MIB
+        assert grown < 120 * MIB, "client_overflow_max is 64 MiB"
 
 
 def test_a_client_that_never_reads_is_closed(redis, make_redial):
