@@ -161,6 +161,9 @@ static void count_answered(struct conn *c, const uint8_t *data, size_t n)
     static const struct resp_limits limits = { .bulk_max = UINT64_C(1) << 40,
                                                .elements_max = UINT64_C(1)
                                                                << 40 };
+    if (c->talks_alone) {
+        return; /* the server's bytes, whatever they are */
+    }
     size_t used = 0;
     while (n > 0) {
         enum scan scan = resp_scan(&c->answering, &limits, data, n, &used);
@@ -169,7 +172,8 @@ static void count_answered(struct conn *c, const uint8_t *data, size_t n)
         data += used;
         n -= used;
     }
-    REQUIRE(c->talks_alone || c->answered <= c->asked);
+    /* One more when a large request is refused before its end. */
+    REQUIRE(c->answered <= c->asked + (c->asking.seen > 0));
 }
 
 static void on_write(struct fuzz *f, struct conn *c, struct chain *chain)

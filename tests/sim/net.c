@@ -284,8 +284,13 @@ void net_action(struct world *w, struct action *action)
     if (!open && late) {
         world_note(w, "late", l, (uint64_t)action->type, (struct span){ 0 });
     } else if (!open) {
-        world_violate(w, "border: action %d for a connection that is closed",
-                      (int)action->type);
+        world_violate(w,
+                      "border: action %d for connection %c%u, which is closed",
+                      (int)action->type,
+                      l == NULL     ? '?'
+                      : l->upstream ? 'u'
+                                    : 'c',
+                      l == NULL ? 0 : l->number);
     } else if (action->type == ACTION_WRITE && !l->connected) {
         world_violate(w, "border: a write to a connection that is not up");
     } else {

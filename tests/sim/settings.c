@@ -6,6 +6,11 @@
 
 #include "tests/sim/world.h"
 
+/* Time limits leave room for so many times the way of a byte. */
+enum {
+    ROUNDS = 12
+};
+
 static const struct {
     enum fault fault;
     uint32_t rate_max; /* per ten thousand decisions */
@@ -80,6 +85,7 @@ static void set_word(struct world *w,
 
 static void draw_retry(struct world *w)
 {
+    uint64_t slow_ms = w->settings.latency_us * ROUNDS / 1000;
     set_word(w, "upstream.replay",
              WORDS("none", "read", "idempotent", "idempotent", "idempotent",
                    "convergent", "all"));
@@ -92,7 +98,7 @@ static void draw_retry(struct world *w)
     set_word(w, "upstream.retries", WORDS("3", "3", "0", "1", "10", "-1"));
     set_word(w, "upstream.deadline", WORDS("10s", "10s", "2s", "300ms"));
     if (chance(w, 1, 2)) {
-        set(w, "upstream.attempt_timeout", pick(w, 20, 800), "ms");
+        set(w, "upstream.attempt_timeout", slow_ms + pick(w, 20, 800), "ms");
     }
     if (chance(w, 1, 3)) {
         set(w, "upstream.budget_ratio", pick(w, 0, 50), "%");
@@ -112,6 +118,7 @@ static void draw_retry(struct world *w)
 
 static void draw_limits(struct world *w)
 {
+    uint64_t slow_ms = w->settings.latency_us * ROUNDS / 1000;
     set(w, "upstream.shared_lanes", pick(w, 1, 3), "");
     if (chance(w, 1, 8)) {
         set_word(w, "upstream.lanes", WORDS("private"));
@@ -137,10 +144,10 @@ static void draw_limits(struct world *w)
     if (chance(w, 1, 8)) {
         set(w, "upstream.private_lanes_max", pick(w, 0, 5), "");
     }
-    set(w, "upstream.connect_timeout", pick(w, 50, 1000), "ms");
-    set(w, "upstream.handshake_timeout", pick(w, 100, 2000), "ms");
+    set(w, "upstream.connect_timeout", slow_ms + pick(w, 50, 1000), "ms");
+    set(w, "upstream.handshake_timeout", slow_ms + pick(w, 100, 2000), "ms");
     set(w, "upstream.ping_idle", pick(w, 50, 30000), "ms");
-    set(w, "upstream.ping_timeout", pick(w, 50, 1000), "ms");
+    set(w, "upstream.ping_timeout", slow_ms + pick(w, 50, 1000), "ms");
 }
 
 static void draw_load(struct world *w)

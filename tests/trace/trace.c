@@ -18,6 +18,7 @@ struct play {
     const char *file;
     unsigned line;
     bool split;
+    bool whole; /* not to be played byte by byte */
     bool started;
     uint64_t begin_us;
     const char *url;
@@ -661,6 +662,10 @@ static bool prepare_line(struct play *p, const char *line)
         set(p, line + 4);
         return true;
     }
+    if (strcmp(line, "whole") == 0) {
+        p->whole = true;
+        return true;
+    }
     if (strncmp(line, "url ", 4) == 0) {
         p->sets[SETS_MAX - 1] = text_copy(line + 4);
         p->url = p->sets[SETS_MAX - 1];
@@ -689,7 +694,7 @@ static void play_text_line(struct play *p, char *line)
     if (!p->started) {
         start(p);
     }
-    if (p->complaint.size == 0) {
+    if (p->complaint.size == 0 && !(p->whole && p->split)) {
         play_line(p, first);
     }
     if (p->complaint.size == 0 && p->stage.error[0] != '\0') {
@@ -699,7 +704,7 @@ static void play_text_line(struct play *p, char *line)
 
 static void play_end(struct play *p)
 {
-    if (p->complaint.size == 0 && p->started) {
+    if (p->complaint.size == 0 && p->started && !(p->whole && p->split)) {
         settle(p);
     }
     if (p->started && !stage_close(&p->stage) && p->complaint.size == 0) {

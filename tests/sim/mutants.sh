@@ -1,0 +1,68 @@
+#!/bin/sh
+# Prove the simulator's checks: break a copy of the core in one way each, and
+# demand that the simulator fails. Usage: mutants.sh [source-dir] [work-dir]
+src=$(cd "${1:-.}" && pwd) || exit 2
+work=${2:-/tmp/sim-mutants}
+seeds=${SEEDS:-1-400}
+missed=0
+
+rm -rf "$work"
+mkdir -p "$work/src" || exit 2
+for part in CMakeLists.txt cmake parser config proxy tests; do
+    cp -r "$src/$part" "$work/src/" || exit 2
+done
+cmake -S "$work/src" -B "$work/build" -G Ninja \
+    -DCMAKE_BUILD_TYPE=RelWithDebInfo >"$work/log" 2>&1 || exit 2
+cmake --build "$work/build" --target sim >>"$work/log" 2>&1 || exit 2
+
+# mutant NAME FILE SED-EXPRESSION: must change the file and be found.
+mutant() {
+    file=$work/src/proxy/core/$2
+    cp "$file" "$work/original"
+    sed "$3" "$work/original" >"$file"
+    if cmp -s "$file" "$work/original"; then
+        echo "$1: the code it changes is not there any more"
+        missed=$((missed + 1))
+    elif ! cmake --build "$work/build" --target sim >>"$work/log" 2>&1; then
+        echo "$1: does not build"
+        missed=$((missed + 1))
+    elif timeout 300 "$work/build/tests/sim/sim" --seeds "$seeds" --quiet \
+        >"$work/out" 2>"$work/err"; then
+        echo "$1: NOT FOUND"
+        missed=$((missed + 1))
+    else
+        echo "$1: $(grep -a '^seed' "$work/err" | head -n 1 | cut -c 1-100)"
+    fi
+    cp "$work/original" "$file"
+}
+
+mutant 'replay INCR on EOF' settle.c \
+    's/return needed <= (unsigned)level_for(e, config, r);/return true;/'
+mutant 'take what was sent for unsent' settle.c \
+    's/\.outcome = sent ? OUTCOME_AMBIGUOUS : OUTCOME_NOT_SENT/.outcome = OUTCOME_NOT_SENT/'
+mutant 'take what was not sent for lost' settle.c \
+    's/\.outcome = sent ? OUTCOME_AMBIGUOUS : OUTCOME_NOT_SENT/.outcome = OUTCOME_AMBIGUOUS/'
+mutant 'GET replayed past a later SET' settle.c \
+    's/item->replay = items\[j\]\.replay && item->constant;/item->replay = true;/'
+mutant 'NA after an ambiguous attempt' redis_give_up.c \
+    's/bool unknown = .*;/bool unknown = false;/'
+mutant 'no fence before a write' upstream.c \
+    's/if (r->write_replay && u->fence_needed && !u->fence_done)/if (false)/'
+mutant 'no CLIENT KILL' redis_handshake.c \
+    's/if (!u->fence_needed || /u->fence_done = true; if (true || /'
+mutant 'SELECT forgotten on a new lane' redis_handshake.c \
+    's/if (u->session->db != 0)/if (false)/'
+mutant 'AUTH forgotten on a new lane' redis_handshake.c \
+    's/^    if (s->password\.data != NULL) {/    if (false) {/'
+mutant 'replies out of order' downstream.c \
+    's/if (d->requests\.next == &r->arrival) {/if (true) {/'
+mutant 'no limit of replays' retry.c \
+    's/in->replays_max >= 0 && in->replays >= in->replays_max/false/'
+mutant 'deadline ignored' upstream.c \
+    's/return e->now_us >= r->arrived_us + config_of(u)->deadline_us;/return false;/'
+mutant 'private_lanes_max ignored' redis_request.c \
+    's/if (p->lanes_private >= cluster_of(d)->config->private_lanes_max)/if (false)/'
+mutant 'hello reply leaked' upstream.c \
+    '0,/chain_clear(e->memory, &u->hello);/s//u->hello = (struct chain){ 0 };/'
+echo "$missed mutants not found"
+exit $((missed > 0))
