@@ -8,6 +8,7 @@
 
 #include "engine_talk.h"
 #include "parser/resp_command.h"
+#include "proxy/core/state.h"
 
 enum {
     EARLIEST_US = 1000000, /* the clock does not begin at 0 */
@@ -20,6 +21,9 @@ enum {
 static void *driver_alloc(void *context, size_t size)
 {
     struct driver *d = context;
+    if (d->starving) {
+        return NULL;
+    }
     size_t call = d->memory.calls + 1;
     bool fails = d->fail_at > 0 &&
                  (call == d->fail_at || (d->fail_on && call > d->fail_at));
@@ -31,6 +35,38 @@ static void driver_free(void *context, void *block)
 {
     struct driver *d = context;
     failing_free(&d->memory, block);
+}
+
+/* Take what is in the engine's free lists: they would hide that it needs
+ * memory. */
+static void starve(struct driver *d)
+{
+    struct segment *s;
+    struct starved *r;
+    d->starving = true;
+    while ((s = memory_take_segment(d->engine->memory)) != NULL) {
+        s->next = d->segments;
+        d->segments = s;
+    }
+    while ((r = pool_take(&d->engine->requests)) != NULL) {
+        r->next = d->requests;
+        d->requests = r;
+    }
+    d->starving = false;
+}
+
+static void feed(struct driver *d)
+{
+    while (d->segments != NULL) {
+        struct segment *s = d->segments;
+        d->segments = s->next;
+        memory_give_segment(d->engine->memory, s);
+    }
+    while (d->requests != NULL) {
+        struct starved *r = d->requests;
+        d->requests = r->next;
+        pool_give(&d->engine->requests, r);
+    }
 }
 
 /* ---- peers ------------------------------------------------------------------ */
@@ -77,6 +113,7 @@ static struct peer *peer_of(struct driver *d, conn_id id)
 static void step(struct driver *d, struct event event)
 {
     event.now_us = d->now_us;
+    starve(d);
     engine_step(d->engine, &event);
 }
 
@@ -94,8 +131,9 @@ static void peer_break(struct driver *d, struct peer *p, enum io_error error)
 static struct buf *read_buf(struct driver *d, size_t size)
 {
     struct memory *m = engine_memory(d->engine);
-    struct buf *b = buf_new(m, (uint32_t)size);
-    return b != NULL ? b : buf_new(m, (uint32_t)size);
+    uint32_t cap = d->blocks ? 0 : (uint32_t)size;
+    struct buf *b = buf_new(m, cap);
+    return b != NULL ? b : buf_new(m, cap);
 }
 
 /* Returns whether there was something. */
@@ -106,6 +144,7 @@ static bool deliver(struct driver *d, struct peer *p)
         return false;
     }
     n = d->slice > 0 && n > d->slice ? d->slice : n;
+    n = d->blocks && n > BUF_READ_CAP ? BUF_READ_CAP : n;
     struct buf *b = read_buf(d, n);
     if (b == NULL) {
         peer_break(d, p, IO_NO_RESOURCES);
@@ -253,6 +292,7 @@ bool driver_open(struct driver *d, const struct config *config)
 
 void driver_close(struct driver *d)
 {
+    feed(d);
     engine_free(d->engine);
     d->engine = NULL;
     driver_forget(d);
@@ -279,10 +319,11 @@ struct peer *driver_client(struct driver *d)
     return c;
 }
 
-static void say(struct peer *c, const char *words, size_t large)
+/* Note what is asked; returns NULL when there is nobody to ask. */
+static struct ask *ask_add(struct peer *c, const char *words, size_t large)
 {
     if (c == NULL || !c->open) {
-        return;
+        return NULL;
     }
     assert_true(c->n_asks < ASKS_MAX);
     struct ask *a = &c->asks[c->n_asks++];
@@ -305,13 +346,30 @@ static void say(struct peer *c, const char *words, size_t large)
     bytes_fini(&body);
     a->argc = command_split(bytes_span(&a->raw), a->argv, ASK_ARGS_MAX);
     assert_int_equal(a->argc, argc);
-    bytes_add(&c->arriving, bytes_front(&a->raw), a->raw.size);
+    return a;
+}
+
+static void say(struct peer *c, const char *words, size_t large)
+{
+    const struct ask *a = ask_add(c, words, large);
+    if (a != NULL) {
+        bytes_add(&c->arriving, bytes_front(&a->raw), a->raw.size);
+    }
 }
 
 void driver_say(struct driver *d, struct peer *c, const char *words)
 {
     (void)d;
     say(c, words, 0);
+}
+
+void driver_type(struct driver *d, struct peer *c, const char *words)
+{
+    (void)d;
+    bool empty = words[0] == '\0'; /* nothing is answered */
+    if (c != NULL && (empty || ask_add(c, words, 0) != NULL)) {
+        bytes_printf(&c->arriving, "%s\r\n", words);
+    }
 }
 
 void driver_say_large(struct driver *d,
@@ -329,6 +387,7 @@ void driver_cut(struct driver *d, enum io_error error)
         struct peer *p = d->peers[i];
         if (!p->client && p->open && p->connected) {
             peer_break(d, p, error);
+            act(d);
         }
     }
 }
@@ -337,6 +396,7 @@ void driver_end(struct driver *d, struct peer *c)
 {
     if (c != NULL && c->open) {
         step(d, (struct event){ .type = EVENT_ENDED, .conn = c->id });
+        act(d);
     }
 }
 
@@ -344,12 +404,14 @@ void driver_leave(struct driver *d, struct peer *c)
 {
     if (c != NULL && c->open) {
         peer_break(d, c, IO_RESET);
+        act(d);
     }
 }
 
 void driver_drain(struct driver *d)
 {
     step(d, (struct event){ .type = EVENT_DRAIN });
+    act(d);
 }
 
 void driver_check_answered(const struct driver *d)

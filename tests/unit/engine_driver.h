@@ -55,15 +55,24 @@ struct peer {
     size_t n_answers;
 };
 
+/* A free request that the engine shall not have. */
+struct starved {
+    struct starved *next;
+};
+
 struct driver {
     struct failing memory;
-    size_t fail_at; /* which allocation fails, from 1 on; 0: none */
-    bool fail_on;   /* and all behind it */
+    size_t fail_at;           /* which allocation fails, from 1 on; 0: none */
+    bool fail_on;             /* and all behind it */
+    bool starving;            /* every allocation fails, and does not count */
+    struct segment *segments; /* taken from the engine's free list */
+    struct starved *requests; /* the same */
     struct engine *engine;
     uint64_t now_us;
     struct peer *peers[PEERS_MAX]; /* owned */
     size_t n_peers;
     size_t slice;        /* bytes the engine is given at once; 0: all */
+    bool blocks;         /* they lie in whole read blocks */
     uint64_t clients_id; /* of server connections, so far */
 
     bool down;               /* the server refuses connections */
@@ -86,6 +95,8 @@ struct peer *driver_client(struct driver *d);
 /* A client sends a command of words between spaces. c may be NULL or closed:
  * then nothing happens. Nothing is answered before driver_run(). */
 void driver_say(struct driver *d, struct peer *c, const char *words);
+/* The same, as people type it. */
+void driver_type(struct driver *d, struct peer *c, const char *words);
 /* The same with a last word of size bytes. */
 void driver_say_large(struct driver *d,
                       struct peer *c,

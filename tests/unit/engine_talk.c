@@ -60,6 +60,8 @@ static void execute(struct bytes *out,
         talk_bulk(out, a->argv[1]);
     } else if (is_word(name, "INCR")) {
         bytes_add_text(out, ":1\r\n");
+    } else if (is_word(name, "RESET")) {
+        bytes_add_text(out, "+RESET\r\n");
     } else if (is_word(name, "SUBSCRIBE")) {
         bytes_add_text(out, "*3\r\n");
         talk_bulk(out, span_of("subscribe"));
@@ -163,6 +165,8 @@ static void check_error(struct identity *i, struct ask *a, struct span reply)
     } else if (begins(reply, "-EXECABORT ")) {
         assert_true(exec);
         check_not_executed(i);
+    } else if (begins(reply, "-ERR Protocol error")) {
+        assert_true(begins(a->argv[0], "\""));
     } else if (begins(reply, "-WRONGPASS ")) {
         assert_true(is_session(a));
     } else if (!begins(reply, "-UNKNOWNOUTCOME ")) {
@@ -214,6 +218,8 @@ static void check_reply(struct peer *c, struct ask *a, struct span reply)
     bytes_fini(&expected);
     if (is_session(a)) {
         change_identity(i, a);
+    } else if (is_word(a->argv[0], "RESET")) {
+        identity_init(i);
     } else if (is_word(a->argv[0], "MULTI")) {
         i->multi = true;
         i->block_failed = false;

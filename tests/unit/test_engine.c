@@ -44,6 +44,52 @@ static void a_pipeline_arrives_in_pieces(struct driver *d)
     driver_run(d);
 }
 
+static void a_client_types(struct driver *d)
+{
+    struct peer *c = driver_client(d);
+    d->slice = 5;
+    driver_type(d, c, "GET a1");
+    driver_type(d, c, "SET a2 v");
+    driver_say(d, c, "GET a3");
+    driver_run(d);
+}
+
+static void a_client_types_nonsense(struct driver *d)
+{
+    struct peer *c = driver_client(d);
+    driver_type(d, c, "GET a1");
+    driver_type(d, c, "");
+    driver_type(d, c, "\"GET a2");
+    driver_run(d);
+}
+
+static void a_client_is_read_no_further(struct driver *d)
+{
+    struct peer *c = driver_client(d);
+    d->slow = true;
+    d->blocks = true;
+    driver_say(d, c, "GET a1");
+    driver_say(d, c, "GET large2");
+    driver_say(d, c, "INCR a3");
+    driver_say(d, c, "GET a4");
+    driver_say(d, c, "GET large5");
+    driver_say(d, c, "GET a6");
+    driver_run(d);
+    d->slow = false;
+    driver_run(d);
+}
+
+static void a_client_resets(struct driver *d)
+{
+    struct peer *c = driver_client(d);
+    driver_say(d, c, "SELECT 4");
+    driver_say(d, c, "WATCH w");
+    driver_say(d, c, "GET a1");
+    driver_say(d, c, "RESET");
+    driver_say(d, c, "GET a2");
+    driver_run(d);
+}
+
 static void a_client_selects_databases(struct driver *d)
 {
     struct peer *c = driver_client(d);
@@ -78,6 +124,23 @@ static void a_client_authenticates(struct driver *d)
     driver_say(d, c, "AUTH bert wrong");
     driver_say(d, c, "GET a2");
     driver_run(d);
+}
+
+static void an_authenticated_client_moves(struct driver *d)
+{
+    struct peer *c = driver_client(d);
+    driver_say(d, c, "AUTH anna secret");
+    driver_say(d, c, "CLIENT SETNAME app");
+    driver_say(d, c, "SELECT 2");
+    driver_say(d, c, "GET a1");
+    driver_say(d, c, "WATCH w");
+    driver_say(d, c, "GET a2");
+    driver_say(d, c, "SELECT 3");
+    driver_say(d, c, "GET a3");
+    driver_run(d);
+    driver_cut(d, IO_RESET);
+    driver_say(d, c, "GET a4");
+    driver_pass(d, SECOND_US);
 }
 
 static void a_client_says_hello(struct driver *d)
@@ -212,6 +275,7 @@ static void requests_wait_for_a_server(struct driver *d)
     d->down = true;
     driver_cut(d, IO_RESET);
     struct peer *c = driver_client(d);
+    d->blocks = true;
     driver_say(d, c, "GET a1");
     driver_say(d, c, "INCR a2");
     driver_pass(d, SECOND_US);
@@ -380,9 +444,15 @@ int main(void)
     const struct CMUnitTest tests[] = {
         CONVERSATION(a_client_gets_a_value, NULL),
         CONVERSATION(a_pipeline_arrives_in_pieces, NULL),
+        CONVERSATION(a_client_types, NULL),
+        CONVERSATION(a_client_types_nonsense, NULL),
+        CONVERSATION(a_client_is_read_no_further, "listener.pipeline_max=2",
+                     "listener.client_buffer_max=64KiB"),
+        CONVERSATION(a_client_resets, NULL),
         CONVERSATION(a_client_selects_databases, NULL),
         CONVERSATION(a_database_is_refused, NULL),
         CONVERSATION(a_client_authenticates, "listener.auth=pass"),
+        CONVERSATION(an_authenticated_client_moves, "listener.auth=pass"),
         CONVERSATION(a_client_says_hello, NULL),
         CONVERSATION(a_transaction_runs, NULL),
         CONVERSATION(a_transaction_loses_its_lane, NULL),
