@@ -498,30 +498,46 @@ void upstream_hold(struct engine *e,
         e, r->downstream, r->arrived_us + config_of(u)->deadline_us);
 }
 
-static void hold_new(struct engine *e, struct upstream *u, struct request *r)
+/* What comes behind a MULTI that was taken: without its EXEC the block would
+ * stay open at the server, and swallow what follows. */
+static bool is_rest_of_block(const struct request *r)
+{
+    return r->in_block &&
+           (r->command == NULL || r->command->id != COMMAND_MULTI);
+}
+
+/* Why r can't wait for the lane, or NULL. */
+static const char *refusal_to_hold(struct engine *e,
+                                   struct upstream *u,
+                                   const struct request *r)
 {
     struct cluster *c = u->endpoint->cluster;
     const struct upstream_config *config = c->config;
-    const char *why = u->endpoint->last_error;
+    if (is_rest_of_block(r)) {
+        return NULL;
+    }
     if (u->state != UPSTREAM_UP && !r->ambiguous &&
         endpoint_fails_fast(e, u->endpoint)) {
         c->stats.fail_fast++;
-        request_give_up(e, r, c, OUTCOME_NOT_SENT, GIVE_UP_POLICY, why);
-        return;
+        return u->endpoint->last_error;
     }
     if (!config->retry && u->state == UPSTREAM_WAITING) {
-        request_give_up(e, r, c, OUTCOME_NOT_SENT, GIVE_UP_POLICY, why);
-        return;
+        return u->endpoint->last_error;
     }
     if (c->held >= config->held_requests_max) {
         e->stats.limit_held_requests_max++;
         engine_trace_limit(e, c, "held_requests_max");
-        request_give_up(e,
-                        r,
-                        c,
-                        OUTCOME_NOT_SENT,
-                        GIVE_UP_POLICY,
-                        "held_requests_max requests wait already");
+        return "held_requests_max requests wait already";
+    }
+    return NULL;
+}
+
+static void hold_new(struct engine *e, struct upstream *u, struct request *r)
+{
+    struct cluster *c = u->endpoint->cluster;
+    const char *why = refusal_to_hold(e, u, r);
+    if (why != NULL) {
+        request_give_up(e, r, c, OUTCOME_NOT_SENT, GIVE_UP_POLICY, why);
         return;
     }
     e->stats.limit_lane_buffer_max +=
