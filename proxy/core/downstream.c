@@ -572,9 +572,8 @@ static uint64_t check_held(struct engine *e, struct downstream *d)
         if (r->state != REQUEST_READY) {
             continue;
         }
-        uint64_t due_us = r->arrived_us + c->config->deadline_us;
-        if (e->now_us < due_us) {
-            return due_us;
+        if (e->now_us < r->deadline_us) {
+            return r->deadline_us;
         }
         const char *why = r->upstream->endpoint->last_error;
         upstream_unhold(e, r->upstream, r);

@@ -44,12 +44,14 @@ struct downstream {
     uint64_t ended_us;    /* when it ended */
     struct timer timer;
     struct backoff backoff; /* of requests refused as not applied */
+    uint64_t served_us;     /* last reply of a server */
     uint64_t retry_at_us;   /* when they are tried again; 0: not waiting */
     uint64_t block_until_us; /* BLOCK_BROKEN ends then at the latest */
     uint32_t n_requests;    /* in requests */
     uint32_t n_open;        /* dispatched and not answered */
     uint32_t n_settling;    /* SETTLING or BACKOFF */
     uint8_t block;          /* enum block_state */
+    bool block_passed;      /* the lane's server is, or will be, inside MULTI */
     bool watching;          /* WATCH was passed on */
     bool watch_lost;        /* the connection that watched is lost */
     bool reply_off;         /* CLIENT REPLY OFF */

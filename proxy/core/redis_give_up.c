@@ -179,8 +179,7 @@ static struct request *next_of_block(const struct request *r)
     for (struct list_node *node = r->arrival.next; node != &d->requests;
          node = node->next) {
         struct request *next = CONTAINER_OF(node, struct request, arrival);
-        if (!next->in_block || (next->command != NULL &&
-                                next->command->id == COMMAND_MULTI)) {
+        if (!next->in_block || next->opens_block) {
             return NULL;
         }
         if (next->state == REQUEST_READY) {
@@ -202,8 +201,10 @@ static void mind_block(struct engine *e,
     enum command_id id = r->command != NULL ? r->command->id : COMMAND_OTHER;
     bool open =
         d->block == BLOCK_OPEN && r->in_block && !redis_later_multi(r);
-    if (id == COMMAND_MULTI && (open || !r->in_block)) {
+    bool refused = id == COMMAND_MULTI && !r->in_block;
+    if (refused || (open && r->opens_block)) {
         d->block = BLOCK_BROKEN;
+        d->block_passed = false;
         d->block_until_us = e->now_us + REFUSED_BLOCK_US;
     } else if (open) {
         d->block = BLOCK_BROKEN;
@@ -222,6 +223,10 @@ void request_give_up(struct engine *e,
                      const char *cause)
 {
     struct downstream *d = r->downstream;
+    if (r->task == TASK_ABORT) {
+        redis_block_aborted(e, r); /* the block has gone with its connection */
+        return;
+    }
     char copy[ENDPOINT_ERROR_MAX]; /* cause may change under our hands */
     snprintf(copy, sizeof(copy), "%s", cause != NULL ? cause : "");
     mind_block(e, d, r);

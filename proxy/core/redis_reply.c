@@ -89,6 +89,7 @@ static void deliver(struct engine *e,
                     const struct message *m)
 {
     struct downstream *d = r->downstream;
+    d->served_us = e->now_us;
     take_from_flight(e, u, r);
     if (r->has_error) {
         chain_clear(e->memory, &r->reply);
@@ -235,7 +236,7 @@ static enum verdict judge_refused(struct engine *e,
         .listed = true,
         .replays_max = config->retries,
         .now_us = e->now_us,
-        .deadline_us = r->arrived_us + config->deadline_us,
+        .deadline_us = r->deadline_us,
         .backoff_us = delay_us,
     });
 }
@@ -418,6 +419,12 @@ static void on_message(struct engine *e, struct upstream *u, struct message *m)
         chain_clear(e->memory, &u->partial);
         take_from_flight(e, u, r);
         request_free(e, r);
+        return;
+    }
+    if (r->task == TASK_ABORT) {
+        take_from_flight(e, u, r);
+        chain_clear(e->memory, &u->partial);
+        redis_block_aborted(e, r);
         return;
     }
     if (is_success(m->type)) {

@@ -45,11 +45,17 @@ static uint64_t patience_us(struct engine *e,
     return limit_us;
 }
 
-static void submit(struct engine *e, struct downstream *d, struct request *r)
+void redis_submit(struct engine *e, struct downstream *d, struct request *r)
 {
+    const struct upstream_config *config = cluster_of(d)->config;
+    /* What had to wait for a reply of a living server is not late for it: on a
+     * direct connection it would have waited too (redis.md §5 "deadline"). */
+    uint64_t from_us =
+        r->arrived_us > d->served_us ? r->arrived_us : d->served_us;
+    r->deadline_us = from_us + config->deadline_us;
     r->open = true;
     d->n_open++;
-    if (cluster_of(d)->config->attempt_timeout_us > 0) {
+    if (config->attempt_timeout_us > 0) {
         r->patience_us = patience_us(e, d, r);
         r->blocks = r->command != NULL &&
                     (r->command->flags & COMMAND_BLOCKING) != 0;
@@ -128,32 +134,67 @@ static const char *null_array(const struct engine *e, const struct downstream *d
     return downstream_session(e, d)->resp == 3 ? "_\r\n" : "*-1\r\n";
 }
 
-/* Its connection was lost while the block was open: nothing of it was
- * executed, and nothing of it may be executed outside of it. */
+void redis_block_aborted(struct engine *e, struct request *r)
+{
+    struct downstream *d = r->downstream;
+    bool is_exec = r->command->id == COMMAND_EXEC;
+    bool null = d->watch_lost;
+    d->watch_lost = false;
+    if (!is_exec) {
+        downstream_answer_text(e, r, "+OK\r\n");
+    } else if (null) {
+        downstream_answer_text(e, r, null_array(e, d));
+    } else {
+        downstream_answer_text(
+            e,
+            r,
+            "-EXECABORT Transaction discarded because it was refused or its "
+            "server connection was lost before EXEC: nothing was executed\r\n");
+    }
+}
+
+static const char discard[] = "*1\r\n$7\r\nDISCARD\r\n";
+
+/* End a broken or sham block. If the server is still inside its MULTI, it must
+ * leave it before anything else is sent. */
+static void end_broken_block(struct engine *e,
+                             struct downstream *d,
+                             struct request *r)
+{
+    d->block = BLOCK_NONE;
+    d->watching = false;
+    if (!d->block_passed) {
+        redis_block_aborted(e, r);
+        return;
+    }
+    struct chain bytes = { 0 };
+    if (!chain_push_copy(e->memory, &bytes, span_of(discard))) {
+        e->stats.limit_memory++;
+        downstream_close(e, d, "out of memory for its request");
+        return;
+    }
+    request_drop_bytes(e, r);
+    r->part = bytes.head->slice;
+    buf_ref(r->part.buf);
+    chain_clear(e->memory, &bytes);
+    r->size = r->part.len;
+    r->task = TASK_ABORT;
+    d->block_passed = false;
+    redis_submit(e, d, r);
+}
+
+/* Nothing of the block was or will be executed, and nothing of it may be
+ * executed outside of it. */
 static void answer_in_broken_block(struct engine *e,
                                    struct downstream *d,
                                    struct request *r)
 {
     enum command_id id = r->command != NULL ? r->command->id : COMMAND_OTHER;
-    bool sham = d->block == BLOCK_SHAM;
-    if (id == COMMAND_EXEC) {
-        bool null = d->watch_lost;
-        d->block = BLOCK_NONE;
-        d->watch_lost = false;
-        downstream_answer_text(
-            e,
-            r,
-            null ? null_array(e, d)
-                 : "-EXECABORT Transaction discarded because it was refused "
-                   "or its server connection was lost before EXEC: nothing "
-                   "was executed\r\n");
-    } else if (id == COMMAND_DISCARD) {
-        d->block = BLOCK_NONE;
-        d->watch_lost = false;
-        downstream_answer_text(e, r, "+OK\r\n");
+    if (id == COMMAND_EXEC || id == COMMAND_DISCARD) {
+        end_broken_block(e, d, r);
     } else if (id == COMMAND_MULTI) {
         downstream_answer_text(e, r, "-ERR MULTI calls can not be nested\r\n");
-    } else if (sham) {
+    } else if (d->block == BLOCK_SHAM) {
         downstream_answer_text(e, r, "+QUEUED\r\n");
     } else {
         cluster_of(d)->stats.not_applied++;
@@ -181,9 +222,8 @@ void redis_answer_sham(struct engine *e, struct request *r)
 
 void redis_multi_refused(struct downstream *d, const struct request *r)
 {
-    bool is_multi = r->command != NULL && r->command->id == COMMAND_MULTI;
-    if (is_multi && r->in_block && d->block == BLOCK_OPEN &&
-        !redis_later_multi(r)) {
+    if (r->opens_block && d->block == BLOCK_OPEN && !redis_later_multi(r)) {
+        d->block_passed = false;
         d->block = BLOCK_NONE; /* the server did not begin one */
     }
 }
@@ -195,8 +235,7 @@ bool redis_later_multi(const struct request *r)
          node = node->next) {
         const struct request *next =
             CONTAINER_OF(node, struct request, arrival);
-        if (next->in_block && next->command != NULL &&
-            next->command->id == COMMAND_MULTI) {
+        if (next->opens_block) {
             return true;
         }
     }
@@ -220,6 +259,8 @@ static bool dispatch_in_block(struct engine *e,
     case COMMAND_EXEC:
     case COMMAND_DISCARD:
         r->watched = id == COMMAND_EXEC && d->watching;
+        r->ends_block = true;
+        d->block_passed = false;
         d->block = BLOCK_NONE;
         d->watching = false;
         break;
@@ -247,7 +288,7 @@ static bool dispatch_in_block(struct engine *e,
     case COMMAND_SCRIPT_CALL: break;
     }
     r->in_block = true;
-    submit(e, d, r);
+    redis_submit(e, d, r);
     return true;
 }
 
@@ -265,8 +306,10 @@ static bool dispatch_multi(struct engine *e,
     enum lane_answer lane = want_private(e, d, r);
     if (lane == LANE_READY) {
         d->block = BLOCK_OPEN;
+        d->block_passed = true;
         r->in_block = true;
-        submit(e, d, r);
+        r->opens_block = true;
+        redis_submit(e, d, r);
     }
     return lane != LANE_LATER;
 }
@@ -279,7 +322,7 @@ static bool dispatch_private(struct engine *e,
 {
     enum lane_answer lane = want_private(e, d, r);
     if (lane == LANE_READY) {
-        submit(e, d, r);
+        redis_submit(e, d, r);
     }
     return lane != LANE_LATER;
 }
@@ -297,7 +340,7 @@ static bool dispatch_raw(struct engine *e,
     if (lane == LANE_READY) {
         r->task = TASK_RAW;
         d->entering_raw = true;
-        submit(e, d, r);
+        redis_submit(e, d, r);
     }
     return lane != LANE_LATER;
 }
@@ -308,7 +351,7 @@ static bool pass_raw(struct engine *e, struct downstream *d, struct request *r)
         return false;
     }
     r->task = TASK_RAW;
-    submit(e, d, r);
+    redis_submit(e, d, r);
     return true;
 }
 
@@ -324,7 +367,7 @@ static bool dispatch_blocking(struct engine *e,
     if (blocks) {
         return dispatch_private(e, d, r);
     }
-    submit(e, d, r);
+    redis_submit(e, d, r);
     return true;
 }
 
@@ -349,12 +392,13 @@ static bool dispatch_reset(struct engine *e,
         return false;
     }
     if (!is_bare(e, r)) {
-        submit(e, d, r); /* refused by the server */
+        redis_submit(e, d, r); /* refused by the server */
         return true;
     }
     session_free(e, d->session);
     d->session = NULL;
     d->block = BLOCK_NONE;
+    d->block_passed = false;
     d->watching = false;
     d->watch_lost = false;
     d->reply_off = false;
@@ -378,7 +422,7 @@ static bool dispatch_reply_mode(struct engine *e,
     bool skip = span_is_word(mode, "SKIP");
     request_args_fini(e, &args);
     if (args.argc != 3 || !(on || off || skip)) {
-        submit(e, d, r); /* the server knows the words for this */
+        redis_submit(e, d, r); /* the server knows the words for this */
         return true;
     }
     cluster_of(d)->stats.local_replies++;
@@ -432,7 +476,7 @@ static bool dispatch_by_id(struct engine *e,
             d->watching = false;
             d->watch_lost = false;
         }
-        submit(e, d, r);
+        redis_submit(e, d, r);
         return true;
     case COMMAND_CLIENT_TRACKING:
     case COMMAND_SCRIPT_CALL:
@@ -446,7 +490,7 @@ static bool dispatch_by_id(struct engine *e,
     if (r->command->flags & COMMAND_BLOCKING) {
         return dispatch_blocking(e, d, r);
     }
-    submit(e, d, r);
+    redis_submit(e, d, r);
     return true;
 }
 
@@ -501,7 +545,7 @@ static bool dispatch_special(struct engine *e,
         }
     }
     if (r->command == NULL) {
-        submit(e, d, r);
+        redis_submit(e, d, r);
         return true;
     }
     return dispatch_by_id(e, d, r);
@@ -545,7 +589,7 @@ bool redis_dispatch(struct engine *e, struct downstream *d, struct request *r)
         return false;
     }
     if (r->judged) { /* it waited for the lane before, and does so again */
-        submit(e, d, r);
+        redis_submit(e, d, r);
         return true;
     }
     bool skip = d->reply_skip;
@@ -556,7 +600,7 @@ bool redis_dispatch(struct engine *e, struct downstream *d, struct request *r)
     if (d->lane->raw) {
         taken = pass_raw(e, d, r);
     } else if (is_plain(d, r)) {
-        submit(e, d, r);
+        redis_submit(e, d, r);
     } else {
         taken = dispatch_special(e, d, r);
     }

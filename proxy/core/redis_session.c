@@ -25,10 +25,7 @@ static bool answer_here(struct engine *e, struct request *r, const char *text)
 
 static bool forward(struct engine *e, struct downstream *d, struct request *r)
 {
-    r->open = true;
-    d->n_open++;
-    r->patience_us = cluster_of(d)->config->attempt_timeout_us;
-    upstream_submit(e, d->lane, r);
+    redis_submit(e, d, r);
     return true;
 }
 

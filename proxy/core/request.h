@@ -32,6 +32,8 @@ enum request_task {
     TASK_SETINFO, /* CLIENT SETINFO: the server's version decides */
     TASK_LEDGER,  /* session command on a private lane: sent; on success the
                      ledger is updated */
+    TASK_ABORT,   /* EXEC or DISCARD of a block that is broken here but open at
+                     the server: DISCARD is sent in its place */
     TASK_RAW,     /* SUBSCRIBE, MONITOR, SYNC and all behind them: sent, and its
                      replies are not told apart */
     TASK_PING,    /* the lane's own liveness check; no client */
@@ -50,6 +52,7 @@ struct request {
     uint64_t sent_end;  /* position in the lane's stream behind its last byte */
     uint64_t sent_us;
     uint64_t arrived_us;
+    uint64_t deadline_us; /* no attempt starts after it */
     uint64_t patience_us; /* for its reply, once sent; 0: no limit */
     uint64_t size;      /* bytes of the request */
     uint32_t replays;   /* after AMBIGUOUS, so far */
@@ -61,6 +64,8 @@ struct request {
     bool quiet;         /* CLIENT REPLY OFF or SKIP: no reply to the client */
     bool ambiguous;     /* an attempt was sent and never answered */
     bool overtaken;     /* SETTLING: a later one on the same key took effect */
+    bool opens_block;   /* the MULTI that began it */
+    bool ends_block;    /* its EXEC or DISCARD */
     bool in_block;      /* between MULTI and EXEC, these included */
     bool judged;        /* its way was chosen; only READY ones come back */
     bool blocks;        /* waits at the server for something to happen */

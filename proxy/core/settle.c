@@ -258,7 +258,7 @@ static enum verdict decide(struct engine *e,
         .replays = c->request->replays,
         .replays_max = config->retries,
         .now_us = e->now_us,
-        .deadline_us = c->request->arrived_us + config->deadline_us,
+        .deadline_us = c->request->deadline_us,
     });
 }
 
@@ -329,8 +329,7 @@ static void settle_block(struct settle_case *cases, size_t n)
         if (!c->request->in_block) {
             continue;
         }
-        if (c->outcome == OUTCOME_NOT_SENT && c->request->command != NULL &&
-            c->request->command->id == COMMAND_MULTI) {
+        if (c->outcome == OUTCOME_NOT_SENT && c->request->opens_block) {
             return; /* from here on the block goes out again as a whole */
         }
         if (!exec_lost) {
@@ -340,17 +339,12 @@ static void settle_block(struct settle_case *cases, size_t n)
     }
 }
 
-static bool is_command(const struct request *r, enum command_id id)
-{
-    return r->command != NULL && r->command->id == (uint8_t)id;
-}
-
 /* Whether r, which waits for the next lane, belongs to a block that must not
  * run any more because its WATCH is lost. */
 static bool watch_is_lost(const struct downstream *d, const struct request *r)
 {
     struct list_node *node = r->arrival.next;
-    bool is_exec = is_command(r, COMMAND_EXEC);
+    bool is_exec = r->ends_block;
     bool watched = r->watched;
     while (!is_exec) {
         if (node == &d->requests) {
@@ -358,10 +352,10 @@ static bool watch_is_lost(const struct downstream *d, const struct request *r)
         }
         const struct request *next =
             CONTAINER_OF(node, struct request, arrival);
-        if (!next->in_block || is_command(next, COMMAND_MULTI)) {
+        if (!next->in_block || next->opens_block) {
             return false;
         }
-        is_exec = is_command(next, COMMAND_EXEC);
+        is_exec = next->ends_block;
         watched = next->watched;
         node = node->next;
     }
@@ -389,8 +383,7 @@ static bool block_waits(const struct downstream *d)
 {
     LIST_FOR_EACH(node, &d->requests) {
         const struct request *r = CONTAINER_OF(node, struct request, arrival);
-        if (r->state == REQUEST_READY && r->in_block &&
-            is_command(r, COMMAND_MULTI)) {
+        if (r->state == REQUEST_READY && r->opens_block) {
             return true;
         }
     }
@@ -412,6 +405,7 @@ static void settle_block_state(struct engine *e, struct downstream *d)
         d->watch_lost = true;
     }
     answer_lost_watch(e, d);
+    d->block_passed = d->block_passed && block_waits(d);
 }
 
 static size_t collect(struct downstream *d,

@@ -83,9 +83,16 @@ void redis_multi_refused(struct downstream *d, const struct request *r);
 /* Whether another MULTI of the same client follows r. */
 bool redis_later_multi(const struct request *r);
 
+/* redis_request.c: answer r, an EXEC or DISCARD of a block that was broken: the
+ * server is not inside of it any more. */
+void redis_block_aborted(struct engine *e, struct request *r);
+
 /* redis_request.c: answer r, of a block that must not run because its WATCH
  * was lost, as the server would if somebody had changed a watched key. */
 void redis_answer_sham(struct engine *e, struct request *r);
+
+/* redis_request.c: give r, whose turn has come, to the client's lane. */
+void redis_submit(struct engine *e, struct downstream *d, struct request *r);
 
 /* redis_request.c: bind d to the shared lane of its session. False: no
  * memory. */

@@ -381,11 +381,9 @@ static bool push_bytes(struct engine *e, struct upstream *u, struct request *r)
     return true;
 }
 
-static bool deadline_passed(const struct engine *e,
-                            const struct upstream *u,
-                            const struct request *r)
+static bool deadline_passed(const struct engine *e, const struct request *r)
 {
-    return e->now_us >= r->arrived_us + config_of(u)->deadline_us;
+    return e->now_us >= r->deadline_us;
 }
 
 /* Behind this one the server's bytes are not told apart any more. */
@@ -418,7 +416,7 @@ void upstream_send(struct engine *e, struct upstream *u, struct request *r)
     r->sent_us = e->now_us;
     u->queued_end += r->size;
     r->sent_end = r->incomplete ? UINT64_MAX : u->queued_end;
-    c->stats.late_attempts += deadline_passed(e, u, r);
+    c->stats.late_attempts += deadline_passed(e, r);
     request_move(r, REQUEST_SENT);
     list_append(&u->in_flight, &r->place);
     c->in_flight++;
@@ -494,8 +492,7 @@ void upstream_hold(struct engine *e,
     r->upstream = u;
     list_insert_before(before, &r->place);
     u->endpoint->cluster->held++;
-    downstream_wake_at(
-        e, r->downstream, r->arrived_us + config_of(u)->deadline_us);
+    downstream_wake_at(e, r->downstream, r->deadline_us);
 }
 
 /* What comes behind a MULTI that was taken: without its EXEC the block would
@@ -548,7 +545,7 @@ static void hold_new(struct engine *e, struct upstream *u, struct request *r)
 
 void upstream_submit(struct engine *e, struct upstream *u, struct request *r)
 {
-    if (r->arrived_us != e->now_us && deadline_passed(e, u, r)) {
+    if (deadline_passed(e, r)) {
         request_give_up(e,
                         r,
                         u->endpoint->cluster,
@@ -585,7 +582,7 @@ static void send_held(struct engine *e, struct upstream *u, struct request *r)
 {
     struct cluster *c = u->endpoint->cluster;
     upstream_unhold(e, u, r);
-    if (deadline_passed(e, u, r)) {
+    if (deadline_passed(e, r)) {
         request_give_up(e,
                         r,
                         c,
