@@ -41,6 +41,7 @@ bool conn_open(struct engine *e, struct conn *c, enum conn_kind kind)
     *c = (struct conn){
         .id = (conn_id)entry->generation << 32 | index,
         .kind = (uint8_t)kind,
+        .known = kind == CONN_DOWNSTREAM, /* it asked for the name */
     };
     return true;
 }
@@ -97,7 +98,9 @@ void conn_pause(struct engine *e, struct conn *c, bool paused)
 void conn_close(struct engine *e, struct conn *c, bool tell)
 {
     assert(!c->dead);
+    tell = tell && !c->resolve; /* else the shell has never heard of it */
     chain_clear(e->memory, &c->out);
+    tell = tell && c->known;
     c->dead = true;
     c->close = tell;
     c->resolve = false;
@@ -144,6 +147,7 @@ static bool take_action(struct engine *e, struct conn *c, struct action *a)
         a->address = c->address;
         c->resolve = false;
         c->connect = false;
+        c->known = true;
         return true;
     }
     if (c->paused != c->paused_told) {

@@ -15,6 +15,7 @@ enum {
     VALUE_MAX = 60,
     BIG_VALUE_MAX = 90000,
     SHARED_KEYS = 4,
+    BLPOP_DEADLINE_MIN_US = 10000000,
     SHARED_KEY = 1 << 30,
 };
 
@@ -252,7 +253,9 @@ static void draft_list(struct world *w,
                        bool shared)
 {
     uint64_t kind = pick(w, 0, shared ? 1 : 4);
-    if (kind == 4 && (c->block != 0 || chance(w, 3, 4))) {
+    /* What waits behind a BLPOP must not come near the deadline. */
+    bool patient = w->upstream->deadline_us >= BLPOP_DEADLINE_MIN_US;
+    if (kind == 4 && (!patient || c->block != 0 || chance(w, 3, 4))) {
         kind = 0;
     }
     switch (kind) {
