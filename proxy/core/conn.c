@@ -98,7 +98,6 @@ void conn_pause(struct engine *e, struct conn *c, bool paused)
 void conn_close(struct engine *e, struct conn *c, bool tell)
 {
     assert(!c->dead);
-    tell = tell && !c->resolve; /* else the shell has never heard of it */
     chain_clear(e->memory, &c->out);
     tell = tell && c->known;
     c->dead = true;

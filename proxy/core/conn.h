@@ -22,6 +22,7 @@ struct conn {
     bool close;       /* ask for ACTION_CLOSE; the owner is given up */
     bool paused;      /* reading should stop */
     bool paused_told; /* reading was told to stop */
+    bool known;       /* the shell has heard of it */
     bool dead;        /* nothing may refer to it any more but the list */
 };
 
