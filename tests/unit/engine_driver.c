@@ -48,6 +48,11 @@ static void starve(struct driver *d)
         s->next = d->segments;
         d->segments = s;
     }
+    for (unsigned i = 0; i < d->spare && d->segments != NULL; i++) {
+        s = d->segments;
+        d->segments = s->next;
+        memory_give_segment(d->engine->memory, s);
+    }
     while ((r = pool_take(&d->engine->requests)) != NULL) {
         r->next = d->requests;
         d->requests = r;

@@ -71,8 +71,9 @@ struct driver {
     uint64_t now_us;
     struct peer *peers[PEERS_MAX]; /* owned */
     size_t n_peers;
-    size_t slice;        /* bytes the engine is given at once; 0: all */
-    bool blocks;         /* they lie in whole read blocks */
+    size_t slice;   /* bytes the engine is given at once; 0: all */
+    bool blocks;    /* they lie in whole read blocks */
+    unsigned spare; /* segments left in the engine's free list at each step */
     uint64_t clients_id; /* of server connections, so far */
 
     bool down;               /* the server refuses connections */

@@ -206,6 +206,22 @@ static void a_large_request_is_streamed(struct driver *d)
     driver_run(d);
 }
 
+static void a_large_request_is_replayed(struct driver *d)
+{
+    struct peer *c = driver_client(d);
+    d->slice = 20000;
+    d->spare = 1;
+    d->mute = true;
+    driver_say_large(d, c, "SET a1", 60000);
+    driver_say(d, c, "GET a2");
+    driver_run(d);
+    driver_cut(d, IO_RESET);
+    d->mute = false;
+    driver_say_large(d, c, "SET a3", 60000);
+    driver_say(d, c, "GET a4");
+    driver_pass(d, SECOND_US);
+}
+
 static void a_large_reply_is_streamed(struct driver *d)
 {
     struct peer *c = driver_client(d);
@@ -459,6 +475,7 @@ int main(void)
         CONVERSATION(a_client_subscribes, NULL),
         CONVERSATION(a_large_request_is_streamed,
                      "upstream.replay_bytes_max=4KiB"),
+        CONVERSATION(a_large_request_is_replayed, NULL),
         CONVERSATION(a_large_reply_is_streamed, "upstream.reply_hold_max=4KiB"),
         CONVERSATION(a_lost_lane_is_replayed, NULL),
         CONVERSATION(a_hung_server_is_fenced_off, NULL),
