@@ -8,8 +8,7 @@ static bool table_grow(struct engine *e)
 {
     struct conn_table *t = &e->conns;
     uint32_t cap = t->cap == 0 ? 64 : t->cap * 2;
-    struct conn_entry *entries =
-        memory_take(e->memory, cap * sizeof(*entries));
+    struct conn_entry *entries = memory_take(e->memory, cap * sizeof(*entries));
     if (entries == NULL) {
         return false;
     }

@@ -7,7 +7,10 @@
 
 struct engine;
 
-enum conn_kind { CONN_DOWNSTREAM, CONN_UPSTREAM };
+enum conn_kind {
+    CONN_DOWNSTREAM,
+    CONN_UPSTREAM
+};
 
 /* The border's side of one connection; lives inside its owner. */
 struct conn {

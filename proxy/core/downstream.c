@@ -39,8 +39,8 @@ void downstream_accepted(struct engine *e, struct downstream *d)
     e->stats.clients_accepted++;
     d->progress_us = e->now_us;
     if (d->listener->config->idle_timeout_us > 0) {
-        downstream_wake_at(
-            e, d, e->now_us + d->listener->config->idle_timeout_us);
+        downstream_wake_at(e, d,
+                           e->now_us + d->listener->config->idle_timeout_us);
     }
 }
 
@@ -68,7 +68,9 @@ static void resume_stalled_lane(struct engine *e, struct downstream *d)
     }
 }
 
-enum { LANE_LINGER_US = 30 * 1000 * 1000 };
+enum {
+    LANE_LINGER_US = 30 * 1000 * 1000
+};
 
 void downstream_unbind(struct engine *e, struct downstream *d)
 {
@@ -168,14 +170,13 @@ void downstream_close(struct engine *e, struct downstream *d, const char *why)
         return;
     }
     if (why != NULL) {
-        engine_trace(e,
-                     &(struct trace_record){
-                         .type = TRACE_CLIENT,
-                         .upstream = d->listener->cluster->config->name,
-                         .listener = d->listener->config->name,
-                         .client = d->conn.id,
-                         .to = "closed",
-                         .reason = why });
+        engine_trace(e, &(struct trace_record){
+                            .type = TRACE_CLIENT,
+                            .upstream = d->listener->cluster->config->name,
+                            .listener = d->listener->config->name,
+                            .client = d->conn.id,
+                            .to = "closed",
+                            .reason = why });
     }
     d->doomed = true;
     d->closing = true;
@@ -187,13 +188,15 @@ void downstream_closed(struct engine *e, struct downstream *d)
     end(e, d, false);
 }
 
-enum { END_GRACE_US = 1000 * 1000 };
+enum {
+    END_GRACE_US = 1000 * 1000
+};
 
 /* A command that would wait at the server, perhaps for ever, and take
  * something for a client that may be gone. */
 static bool is_blocked(const struct downstream *d)
 {
-    LIST_FOR_EACH(node, &d->requests) {
+    LIST_FOR_EACH (node, &d->requests) {
         const struct request *r = CONTAINER_OF(node, struct request, arrival);
         if (r->state == REQUEST_SENT && r->command != NULL &&
             (r->command->flags & COMMAND_BLOCKING) != 0) {
@@ -274,7 +277,9 @@ static void forget(struct engine *e, struct downstream *d, struct request *r)
 }
 
 /* The first request is DONE: its reply leaves. */
-static void send_reply(struct engine *e, struct downstream *d, struct request *r)
+static void send_reply(struct engine *e,
+                       struct downstream *d,
+                       struct request *r)
 {
     d->held -= r->reply.bytes;
     if (!r->quiet && r->reply.head != NULL) {
@@ -491,8 +496,7 @@ void downstream_dispatch(struct engine *e, struct downstream *d)
 void downstream_drop_new(struct engine *e, struct downstream *d)
 {
     d->undispatched = NULL;
-    for (struct list_node *node = d->requests.next, *next;
-         node != &d->requests;
+    for (struct list_node *node = d->requests.next, *next; node != &d->requests;
          node = next) {
         next = node->next;
         struct request *r = CONTAINER_OF(node, struct request, arrival);
@@ -507,7 +511,7 @@ void downstream_drop_new(struct engine *e, struct downstream *d)
 void downstream_recall(struct engine *e, struct downstream *d)
 {
     struct request *first = NULL;
-    LIST_FOR_EACH(node, &d->requests) {
+    LIST_FOR_EACH (node, &d->requests) {
         struct request *r = CONTAINER_OF(node, struct request, arrival);
         if (r->state != REQUEST_READY) {
             continue;
@@ -597,7 +601,7 @@ bool downstream_holds_up_others(const struct downstream *d,
     if (u == NULL || u->owner != NULL) {
         return false;
     }
-    LIST_FOR_EACH(node, &u->in_flight) {
+    LIST_FOR_EACH (node, &u->in_flight) {
         const struct request *r = CONTAINER_OF(node, struct request, place);
         if (r->downstream != NULL && r->downstream != d) {
             return true;
@@ -626,8 +630,7 @@ static uint64_t check_shared_stall(struct engine *e, struct downstream *d)
         return due_us;
     }
     e->stats.clients_stalled++;
-    downstream_close(e,
-                     d,
+    downstream_close(e, d,
                      "it takes its replies too slowly, and others wait behind "
                      "them on a shared lane (client_overflow_max)");
     return UINT64_MAX;
@@ -690,7 +693,7 @@ static uint64_t check_ended(struct engine *e, struct downstream *d)
     if (e->now_us < d->ended_us + END_GRACE_US) {
         return d->ended_us + END_GRACE_US;
     }
-    LIST_FOR_EACH(node, &d->requests) {
+    LIST_FOR_EACH (node, &d->requests) {
         const struct request *r = CONTAINER_OF(node, struct request, arrival);
         if (r->state != REQUEST_SENT && r->state != REQUEST_COMMITTED &&
             r->state != REQUEST_DONE) {

@@ -37,32 +37,33 @@ struct downstream {
     struct session *session_next;  /* owned; asked for, not yet accepted */
     struct input *input;           /* owned; NULL: nothing half read */
     struct upstream *stalled_lane; /* paused because of this client */
-    uint64_t unwritten;   /* bytes of replies the kernel has not taken */
-    uint64_t held;        /* bytes of replies that wait for their turn */
-    uint64_t progress_us; /* last time it took or, owed nothing, sent something */
-    uint64_t stalled_us;  /* when stalled_lane was paused */
-    uint64_t ended_us;    /* when it ended */
+    uint64_t unwritten; /* bytes of replies the kernel has not taken */
+    uint64_t held;      /* bytes of replies that wait for their turn */
+    uint64_t
+        progress_us; /* last time it took or, owed nothing, sent something */
+    uint64_t stalled_us; /* when stalled_lane was paused */
+    uint64_t ended_us;   /* when it ended */
     struct timer timer;
-    struct backoff backoff; /* of requests refused as not applied */
-    uint64_t served_us;     /* last reply of a server */
-    uint64_t retry_at_us;   /* when they are tried again; 0: not waiting */
+    struct backoff backoff;  /* of requests refused as not applied */
+    uint64_t served_us;      /* last reply of a server */
+    uint64_t retry_at_us;    /* when they are tried again; 0: not waiting */
     uint64_t block_until_us; /* BLOCK_BROKEN ends then at the latest */
-    uint32_t n_requests;    /* in requests */
-    uint32_t n_open;        /* dispatched and not answered */
-    uint32_t n_settling;    /* SETTLING or BACKOFF */
-    uint8_t block;          /* enum block_state */
-    bool block_passed;      /* the lane's server is, or will be, inside MULTI */
-    bool watching;          /* WATCH was passed on */
-    bool watch_lost;        /* the connection that watched is lost */
-    bool reply_off;         /* CLIENT REPLY OFF */
-    bool reply_skip;        /* CLIENT REPLY SKIP: the next one */
-    bool ended;             /* sends no more; perhaps it is gone */
-    bool closing;           /* takes no more requests; ends when all is out */
-    bool has_work;          /* is in engine->work */
-    bool doomed;            /* ends before the step does */
-    bool entering_raw;      /* a TASK_RAW request has not been sent yet */
-    bool large_replies;     /* has had a streamed reply: prefers its own lane */
-    bool session_unknown;   /* state was changed inside a transaction */
+    uint32_t n_requests;     /* in requests */
+    uint32_t n_open;         /* dispatched and not answered */
+    uint32_t n_settling;     /* SETTLING or BACKOFF */
+    uint8_t block;           /* enum block_state */
+    bool block_passed;    /* the lane's server is, or will be, inside MULTI */
+    bool watching;        /* WATCH was passed on */
+    bool watch_lost;      /* the connection that watched is lost */
+    bool reply_off;       /* CLIENT REPLY OFF */
+    bool reply_skip;      /* CLIENT REPLY SKIP: the next one */
+    bool ended;           /* sends no more; perhaps it is gone */
+    bool closing;         /* takes no more requests; ends when all is out */
+    bool has_work;        /* is in engine->work */
+    bool doomed;          /* ends before the step does */
+    bool entering_raw;    /* a TASK_RAW request has not been sent yet */
+    bool large_replies;   /* has had a streamed reply: prefers its own lane */
+    bool session_unknown; /* state was changed inside a transaction */
 };
 
 /* Create one for the listener, or NULL. Its conn has a name. */

@@ -18,11 +18,9 @@ bool cluster_init(struct engine *e,
     c->endpoint.cluster = c;
     c->endpoint.address = &config->address;
     list_init(&c->endpoint.lanes);
-    budget_init(&c->budget,
-                config->budget_ratio_permille,
+    budget_init(&c->budget, config->budget_ratio_permille,
                 share_of_process(config->budget_min_per_s, e->workers),
-                share_of_process(config->budget_burst, e->workers),
-                e->now_us);
+                share_of_process(config->budget_burst, e->workers), e->now_us);
     c->fresh = session_copy(e, NULL);
     if (c->fresh == NULL) {
         return false;
@@ -36,8 +34,7 @@ bool cluster_init(struct engine *e,
 
 void cluster_start(struct engine *e, struct cluster *c)
 {
-    struct upstream *u =
-        endpoint_shared_lane(e, &c->endpoint, c->fresh, NULL);
+    struct upstream *u = endpoint_shared_lane(e, &c->endpoint, c->fresh, NULL);
     if (u != NULL) {
         u->pinned = true;
         upstream_want(e, u);
@@ -63,8 +60,9 @@ struct upstream *endpoint_shared_lane(struct engine *e,
                                       const struct downstream *d)
 {
     uint32_t lanes = p->cluster->config->shared_lanes;
-    unsigned index = d == NULL || lanes <= 1 ? 0 : conn_index(d->conn.id) % lanes;
-    LIST_FOR_EACH(node, &p->lanes) {
+    unsigned index =
+        d == NULL || lanes <= 1 ? 0 : conn_index(d->conn.id) % lanes;
+    LIST_FOR_EACH (node, &p->lanes) {
         struct upstream *u = CONTAINER_OF(node, struct upstream, endpoint_node);
         if (u->owner == NULL && u->index == index &&
             u->state != UPSTREAM_CLOSED &&

@@ -20,17 +20,17 @@ enum {
 };
 
 struct endpoint {
-    struct cluster *cluster;          /* borrowed: owns this endpoint */
-    const struct address *address;    /* as configured; borrowed */
-    struct address *resolved;         /* owned: last good answer, n_resolved */
+    struct cluster *cluster;       /* borrowed: owns this endpoint */
+    const struct address *address; /* as configured; borrowed */
+    struct address *resolved;      /* owned: last good answer, n_resolved */
     unsigned n_resolved;
-    struct list_node lanes;           /* all upstreams, shared and private */
+    struct list_node lanes; /* all upstreams, shared and private */
     unsigned lanes_up;
     unsigned lanes_connecting;
     unsigned lanes_private;
-    uint64_t down_since_us;           /* 0: reachable as far as known */
-    uint32_t failures;                /* connection attempts since then */
-    uint32_t version;                 /* of the server: 7*10000 + 0*100 + 15;
+    uint64_t down_since_us;              /* 0: reachable as far as known */
+    uint32_t failures;                   /* connection attempts since then */
+    uint32_t version;                    /* of the server: 7*10000 + 0*100 + 15;
                                          0: not known */
     char last_error[ENDPOINT_ERROR_MAX]; /* words; empty: none yet */
 };
@@ -41,8 +41,8 @@ struct cluster {
     struct budget budget;
     struct upstream_stats stats;
     struct session *fresh; /* owned: a client that has said nothing yet */
-    uint32_t held;      /* requests waiting for a lane */
-    uint32_t in_flight; /* requests sent and not answered */
+    uint32_t held;         /* requests waiting for a lane */
+    uint32_t in_flight;    /* requests sent and not answered */
 };
 
 /* Returns false when memory is short; cluster_fini() is safe then too. */

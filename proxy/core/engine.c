@@ -17,20 +17,19 @@ void engine_trace_limit(struct engine *e,
                         const struct cluster *c,
                         const char *name)
 {
-    engine_trace(e,
-                 &(struct trace_record){
-                     .type = TRACE_LIMIT,
-                     .upstream = c != NULL ? c->config->name : NULL,
-                     .reason = name });
+    engine_trace(e, &(struct trace_record){
+                        .type = TRACE_LIMIT,
+                        .upstream = c != NULL ? c->config->name : NULL,
+                        .reason = name });
 }
 
 static bool create_clusters(struct engine *e)
 {
     const struct config *config = e->config;
-    e->clusters =
-        memory_take(e->memory, (config->n_upstreams + 1) * sizeof(*e->clusters));
-    e->listeners = memory_take(
-        e->memory, (config->n_listeners + 1) * sizeof(*e->listeners));
+    e->clusters = memory_take(e->memory,
+                              (config->n_upstreams + 1) * sizeof(*e->clusters));
+    e->listeners = memory_take(e->memory, (config->n_listeners + 1) *
+                                              sizeof(*e->listeners));
     if (e->clusters == NULL || e->listeners == NULL) {
         return false;
     }
@@ -197,8 +196,8 @@ static void conn_event(struct engine *e, const struct event *event)
     if (c->kind == CONN_DOWNSTREAM) {
         downstream_event(e, CONTAINER_OF(c, struct downstream, conn), event);
     } else {
-        upstream_event(
-            e, CONTAINER_OF(c, struct upstream_conn, conn)->upstream, event);
+        upstream_event(e, CONTAINER_OF(c, struct upstream_conn, conn)->upstream,
+                       event);
     }
 }
 
@@ -223,10 +222,9 @@ static void drain(struct engine *e)
 {
     bool again = e->draining;
     e->draining = true;
-    engine_trace(e,
-                 &(struct trace_record){ .type = TRACE_DRAIN,
-                                         .reason = again ? "time is up"
-                                                         : "begins" });
+    engine_trace(e, &(struct trace_record){ .type = TRACE_DRAIN,
+                                            .reason = again ? "time is up"
+                                                            : "begins" });
     for (uint32_t i = 0; i < e->conns.n; i++) {
         struct conn *c = e->conns.entries[i].conn;
         if (c == NULL || c->kind != CONN_DOWNSTREAM) {

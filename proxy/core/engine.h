@@ -12,10 +12,10 @@ struct engine_options {
     const struct config *config; /* borrowed; outlives the engine */
     uint64_t seed;               /* decides every random choice */
     struct tracer tracer;
-    struct allocator allocator;  /* all NULL: malloc and free */
-    int64_t wall_offset_us;      /* wall clock minus monotonic clock */
-    uint64_t now_us;             /* monotonic time at the start */
-    unsigned workers;            /* among how many engines budgets and limits
+    struct allocator allocator; /* all NULL: malloc and free */
+    int64_t wall_offset_us;     /* wall clock minus monotonic clock */
+    uint64_t now_us;            /* monotonic time at the start */
+    unsigned workers;           /* among how many engines budgets and limits
                                     of the process are divided; 0 means 1 */
 };
 

@@ -64,8 +64,8 @@ struct event {
         struct {
             const struct address *list; /* borrowed during the step */
             unsigned n;
-        } resolved;                   /* RESOLVED: numeric addresses */
-        const struct config *config;  /* CONFIG: must outlive the engine */
+        } resolved;                  /* RESOLVED: numeric addresses */
+        const struct config *config; /* CONFIG: must outlive the engine */
     };
 };
 
@@ -76,7 +76,7 @@ enum action_type {
                        took something of */
     ACTION_PAUSE,   /* stop reading: the other side is slower */
     ACTION_RESUME,
-    ACTION_CLOSE,   /* close now, drop what is unwritten; no event follows */
+    ACTION_CLOSE, /* close now, drop what is unwritten; no event follows */
 };
 
 struct action {

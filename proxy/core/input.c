@@ -60,14 +60,13 @@ static void protocol_error(struct engine *e,
     snprintf(text, sizeof(text), "-ERR %s\r\n", error);
     list_append(&d->requests, &r->arrival);
     d->n_requests++;
-    engine_trace(e,
-                 &(struct trace_record){
-                     .type = TRACE_CLIENT,
-                     .upstream = d->listener->cluster->config->name,
-                     .listener = d->listener->config->name,
-                     .client = d->conn.id,
-                     .to = "closing",
-                     .reason = error });
+    engine_trace(e, &(struct trace_record){
+                        .type = TRACE_CLIENT,
+                        .upstream = d->listener->cluster->config->name,
+                        .listener = d->listener->config->name,
+                        .client = d->conn.id,
+                        .to = "closing",
+                        .reason = error });
     d->closing = true;
     conn_pause(e, &d->conn, true);
     /* The error takes its turn behind the replies that are still due. */
@@ -242,8 +241,7 @@ static void take_command(struct engine *e,
     }
     request_free(e, r);
     if (words == -1) {
-        protocol_error(
-            e, d, "Protocol error: unbalanced quotes in request");
+        protocol_error(e, d, "Protocol error: unbalanced quotes in request");
     } else if (words == -2) {
         out_of_memory(e, d);
     }
@@ -376,8 +374,8 @@ static uint32_t read_bytes(struct engine *e,
         struct command_scanner *s =
             d->input != NULL ? &d->input->scanner : &e->scanner;
         size_t used = 0;
-        enum scan status = command_scan(
-            s, &limits, b->data + offset + done, len - done, &used);
+        enum scan status = command_scan(s, &limits, b->data + offset + done,
+                                        len - done, &used);
         uint32_t at = offset + done;
         done += (uint32_t)used;
         if (status == SCAN_DONE) {

@@ -11,7 +11,7 @@ struct list_node {
 
 /* The struct around a member. */
 #define CONTAINER_OF(pointer, type, member) \
-    ((type *)(void *)((char *)(pointer) - offsetof(type, member)))
+    ((type *)(void *)((char *)(pointer)-offsetof(type, member)))
 
 static inline void list_init(struct list_node *head)
 {
@@ -52,7 +52,7 @@ static inline bool list_is_out(const struct list_node *node)
     return node->next == NULL;
 }
 
-#define LIST_FOR_EACH(node, head) \
+#define LIST_FOR_EACH(node, head)                               \
     for (struct list_node *node = (head)->next; node != (head); \
          node = node->next)
 

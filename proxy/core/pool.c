@@ -3,7 +3,9 @@
 #include <assert.h>
 #include <stdalign.h>
 
-enum { SLAB_HEADER = alignof(max_align_t) };
+enum {
+    SLAB_HEADER = alignof(max_align_t)
+};
 
 void pool_init(struct pool *p, struct memory *m, size_t size)
 {

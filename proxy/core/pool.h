@@ -4,7 +4,9 @@
 
 #include "proxy/core/memory.h"
 
-enum { POOL_SLAB_OBJECTS = 32 };
+enum {
+    POOL_SLAB_OBJECTS = 32
+};
 
 struct pool_node {
     struct pool_node *next;

@@ -5,7 +5,9 @@
 
 #include "proxy/core/state.h"
 
-enum { ERROR_TEXT_MAX = 640 };
+enum {
+    ERROR_TEXT_MAX = 640
+};
 
 static double seconds(uint64_t us)
 {
@@ -21,9 +23,7 @@ static void verdict_words(const struct request *r,
 {
     switch (verdict) {
     case GIVE_UP_UNSAFE:
-        snprintf(out,
-                 max,
-                 "not replayed: class %s, replay = %s",
+        snprintf(out, max, "not replayed: class %s, replay = %s",
                  command_class_name(class),
                  replay_level_name(c->config->replay));
         return;
@@ -34,15 +34,11 @@ static void verdict_words(const struct request *r,
         snprintf(out, max, "the retry budget is empty (budget_ratio)");
         return;
     case GIVE_UP_DEADLINE:
-        snprintf(out,
-                 max,
-                 "deadline of %.3g s",
+        snprintf(out, max, "deadline of %.3g s",
                  seconds(c->config->deadline_us));
         return;
     case GIVE_UP_POLICY:
-        snprintf(out,
-                 max,
-                 "%s",
+        snprintf(out, max, "%s",
                  c->config->retry ? "not retried" : "retry = off");
         return;
     case RETRY_NOW:
@@ -71,20 +67,13 @@ static void compose(struct engine *e,
         code = "EXECABORT";
         what = "executed nothing, the transaction is discarded";
     }
-    snprintf(text,
-             ERROR_TEXT_MAX,
+    snprintf(text, ERROR_TEXT_MAX,
              "-%s %s %s: upstream '%s' %s: %s; sent %u times, %u connection "
              "attempts failed, %.3f s; %s\r\n",
-             code,
-             request_name(r),
-             what,
-             c->config->name,
-             address,
+             code, request_name(r), what, c->config->name, address,
              cause != NULL && cause[0] != '\0' ? cause : "no connection yet",
-             (unsigned)r->attempts,
-             (unsigned)c->endpoint.failures,
-             seconds(e->now_us - r->arrived_us),
-             words);
+             (unsigned)r->attempts, (unsigned)c->endpoint.failures,
+             seconds(e->now_us - r->arrived_us), words);
 }
 
 static void trace_give_up(struct engine *e,
@@ -98,20 +87,19 @@ static void trace_give_up(struct engine *e,
         return;
     }
     const struct downstream *d = r->downstream;
-    engine_trace(e,
-                 &(struct trace_record){
-                     .type = TRACE_GIVE_UP,
-                     .upstream = c->config->name,
-                     .listener = d->listener->config->name,
-                     .address = c->endpoint.address,
-                     .client = d->conn.id,
-                     .command = request_name(r),
-                     .class = command_class_name(request_class(e, r)),
-                     .outcome = outcome_name(outcome),
-                     .verdict = verdict_name(verdict),
-                     .reason = cause,
-                     .attempt = r->attempts,
-                     .elapsed_us = e->now_us - r->arrived_us });
+    engine_trace(e, &(struct trace_record){
+                        .type = TRACE_GIVE_UP,
+                        .upstream = c->config->name,
+                        .listener = d->listener->config->name,
+                        .address = c->endpoint.address,
+                        .client = d->conn.id,
+                        .command = request_name(r),
+                        .class = command_class_name(request_class(e, r)),
+                        .outcome = outcome_name(outcome),
+                        .verdict = verdict_name(verdict),
+                        .reason = cause,
+                        .attempt = r->attempts,
+                        .elapsed_us = e->now_us - r->arrived_us });
 }
 
 void request_trace_retry(struct engine *e,
@@ -126,21 +114,20 @@ void request_trace_retry(struct engine *e,
         return;
     }
     const struct downstream *d = r->downstream;
-    engine_trace(e,
-                 &(struct trace_record){
-                     .type = TRACE_RETRY,
-                     .upstream = c->config->name,
-                     .listener = d->listener->config->name,
-                     .address = c->endpoint.address,
-                     .client = d->conn.id,
-                     .command = request_name(r),
-                     .class = command_class_name(request_class(e, r)),
-                     .outcome = outcome_name(outcome),
-                     .verdict = verdict_name(verdict),
-                     .reason = why,
-                     .attempt = r->attempts,
-                     .delay_us = delay_us,
-                     .elapsed_us = e->now_us - r->arrived_us });
+    engine_trace(e, &(struct trace_record){
+                        .type = TRACE_RETRY,
+                        .upstream = c->config->name,
+                        .listener = d->listener->config->name,
+                        .address = c->endpoint.address,
+                        .client = d->conn.id,
+                        .command = request_name(r),
+                        .class = command_class_name(request_class(e, r)),
+                        .outcome = outcome_name(outcome),
+                        .verdict = verdict_name(verdict),
+                        .reason = why,
+                        .attempt = r->attempts,
+                        .delay_us = delay_us,
+                        .elapsed_us = e->now_us - r->arrived_us });
 }
 
 static void answer(struct engine *e,
@@ -152,7 +139,8 @@ static void answer(struct engine *e,
 {
     struct downstream *d = r->downstream;
     bool unknown = r->ambiguous || outcome == OUTCOME_AMBIGUOUS;
-    trace_give_up(e, r, c, unknown ? OUTCOME_AMBIGUOUS : outcome, verdict, cause);
+    trace_give_up(e, r, c, unknown ? OUTCOME_AMBIGUOUS : outcome, verdict,
+                  cause);
     if (r->task == TASK_SESSION || r->task == TASK_LEDGER) {
         redis_session_dropped(e, d);
         if (downstream_gone(d)) {
@@ -189,7 +177,9 @@ static struct request *next_of_block(const struct request *r)
     return NULL;
 }
 
-enum { REFUSED_BLOCK_US = 1000 * 1000 };
+enum {
+    REFUSED_BLOCK_US = 1000 * 1000
+};
 
 /* What a transaction loses with r. When MULTI itself is refused, the rest of
  * its block may be on its way: it must not run outside of a block. A client
@@ -199,8 +189,7 @@ static void mind_block(struct engine *e,
                        const struct request *r)
 {
     enum command_id id = r->command != NULL ? r->command->id : COMMAND_OTHER;
-    bool open =
-        d->block == BLOCK_OPEN && r->in_block && !redis_later_multi(r);
+    bool open = d->block == BLOCK_OPEN && r->in_block && !redis_later_multi(r);
     bool refused = id == COMMAND_MULTI && !r->in_block;
     if (refused || (open && r->opens_block)) {
         d->block = BLOCK_BROKEN;

@@ -8,16 +8,26 @@
 #include "parser/reply.h"
 #include "proxy/core/state.h"
 
-enum step { STEP_HELLO, STEP_AUTH, STEP_SELECT, STEP_ID, STEP_NAME, STEP_PING,
-            STEP_KILL };
+enum step {
+    STEP_HELLO,
+    STEP_AUTH,
+    STEP_SELECT,
+    STEP_ID,
+    STEP_NAME,
+    STEP_PING,
+    STEP_KILL
+};
 
-enum { WORDS_MAX = 8 };
+enum {
+    WORDS_MAX = 8
+};
 
 static void no_memory(struct engine *e, struct upstream *u)
 {
     e->stats.limit_memory++;
-    upstream_lost(
-        e, u, &(struct upstream_loss){ .why = "out of memory", .tell = true });
+    upstream_lost(e, u,
+                  &(struct upstream_loss){ .why = "out of memory",
+                                           .tell = true });
 }
 
 /* Send words as a multibulk command. Returns false when the lane is gone. */
@@ -38,8 +48,8 @@ static bool say(struct engine *e,
     }
     size_t len = (size_t)snprintf(text, room, "*%zu\r\n", n);
     for (size_t i = 0; i < n; i++) {
-        len += (size_t)snprintf(
-            text + len, room - len, "$%zu\r\n", words[i].len);
+        len +=
+            (size_t)snprintf(text + len, room - len, "$%zu\r\n", words[i].len);
         if (words[i].len > 0) {
             memcpy(text + len, words[i].data, words[i].len);
         }
@@ -47,10 +57,7 @@ static bool say(struct engine *e,
         memcpy(text + len, "\r\n", 2);
         len += 2;
     }
-    bool sent = upstream_send_own(e,
-                                  u,
-                                  TASK_HANDSHAKE,
-                                  (uint8_t)step,
+    bool sent = upstream_send_own(e, u, TASK_HANDSHAKE, (uint8_t)step,
                                   (struct span){ (uint8_t *)text, len });
     memset(text, 0, len); /* it may hold a password */
     memory_give(e->memory, text);
@@ -100,9 +107,7 @@ static bool say_name(struct engine *e, struct upstream *u)
     if (u->owner != NULL && u->session->name.data != NULL) {
         words[2] = text_span(&u->session->name);
     } else {
-        snprintf(name,
-                 sizeof(name),
-                 "redial-%.64s",
+        snprintf(name, sizeof(name), "redial-%.64s",
                  u->endpoint->cluster->config->name);
         words[2] = span_of(name);
     }
@@ -139,10 +144,7 @@ static void fail(struct engine *e, struct upstream *u, struct span reply)
     while (len > 0 && reply.data[len - 1] < ' ') {
         len--;
     }
-    snprintf(why,
-             sizeof(why),
-             "the server answered %.*s",
-             (int)len,
+    snprintf(why, sizeof(why), "the server answered %.*s", (int)len,
              (const char *)reply.data);
     upstream_lost(e, u, &(struct upstream_loss){ .why = why, .tell = true });
 }
@@ -182,7 +184,9 @@ static uint32_t version_of(struct span hello)
     return version;
 }
 
-static void hello_refused(struct engine *e, struct upstream *u, struct span reply)
+static void hello_refused(struct engine *e,
+                          struct upstream *u,
+                          struct span reply)
 {
     const struct session *s = u->session;
     enum redis_error_kind kind = redis_error_parse(reply).kind;
@@ -229,16 +233,12 @@ static void wait_for_server(struct engine *e,
     const struct upstream_config *config = u->endpoint->cluster->config;
     char why[64];
     struct redis_error error = redis_error_parse(reply);
-    snprintf(why,
-             sizeof(why),
-             "the server answers %s",
+    snprintf(why, sizeof(why), "the server answers %s",
              redis_error_name(error.kind));
     endpoint_failed(e, u->endpoint, why);
-    uint64_t delay_us = backoff_next(&u->backoff,
-                                     config->backoff,
-                                     config->backoff_base_us,
-                                     config->backoff_cap_us,
-                                     &e->rng);
+    uint64_t delay_us =
+        backoff_next(&u->backoff, config->backoff, config->backoff_base_us,
+                     config->backoff_cap_us, &e->rng);
     uint64_t again_us = e->now_us + delay_us;
     u->deadline_us = again_us + config->handshake_timeout_us;
     timer_set(&e->timers, &u->timer, again_us);
@@ -265,9 +265,8 @@ static void fence(struct engine *e, struct upstream *u)
     }
     char id[24];
     snprintf(id, sizeof(id), "%" PRIu64, u->fence_id);
-    struct span words[] = {
-        span_of("CLIENT"), span_of("KILL"), span_of("ID"), span_of(id)
-    };
+    struct span words[] = { span_of("CLIENT"), span_of("KILL"), span_of("ID"),
+                            span_of(id) };
     say(e, u, STEP_KILL, words, 4);
 }
 

@@ -6,7 +6,9 @@
 #include "proxy/core/settle.h"
 #include "proxy/core/state.h"
 
-enum { ERROR_HEAD_MAX = 512 }; /* bytes of an error reply that are looked at */
+enum {
+    ERROR_HEAD_MAX = 512
+}; /* bytes of an error reply that are looked at */
 
 /* A whole message: what was kept of it before, and a part of a block. */
 struct message {
@@ -39,7 +41,9 @@ static struct span message_head(const struct upstream *u, struct message *m)
  * taken half of what it may be owed. As long as others wait behind it more is
  * held instead, but not of a reply that is streamed, which may be of any size.
  */
-static void slow_down(struct engine *e, struct upstream *u, struct downstream *d)
+static void slow_down(struct engine *e,
+                      struct upstream *u,
+                      struct downstream *d)
 {
     const struct listener_config *config = d->listener->config;
     uint64_t owed = d->unwritten + d->held;
@@ -190,11 +194,7 @@ static bool on_error(struct engine *e,
     if (error.kind == REDIS_ERROR_MOVED || error.kind == REDIS_ERROR_ASK) {
         take_from_flight(e, u, r);
         chain_clear(e->memory, &u->partial);
-        request_give_up(e,
-                        r,
-                        c,
-                        OUTCOME_NOT_APPLIED,
-                        GIVE_UP_POLICY,
+        request_give_up(e, r, c, OUTCOME_NOT_APPLIED, GIVE_UP_POLICY,
                         "the server is a node of a Redis Cluster and the key "
                         "lives on another node");
         return true;
@@ -210,11 +210,7 @@ static bool on_error(struct engine *e,
         /* This attempt was refused, but an earlier one may have run. */
         take_from_flight(e, u, r);
         chain_clear(e->memory, &u->partial);
-        request_give_up(e,
-                        r,
-                        c,
-                        OUTCOME_AMBIGUOUS,
-                        GIVE_UP_POLICY,
+        request_give_up(e, r, c, OUTCOME_AMBIGUOUS, GIVE_UP_POLICY,
                         redis_error_name(error.kind));
         return true;
     }
@@ -251,7 +247,7 @@ static void try_again(struct engine *e, struct downstream *d, struct request *r)
 
 static struct request *first_in(struct downstream *d, enum request_state state)
 {
-    LIST_FOR_EACH(node, &d->requests) {
+    LIST_FOR_EACH (node, &d->requests) {
         struct request *r = CONTAINER_OF(node, struct request, arrival);
         if (r->state == (uint8_t)state) {
             return r;
@@ -269,29 +265,23 @@ static bool settle_refused(struct engine *e, struct downstream *d)
     if (r == NULL) {
         return false;
     }
-    uint64_t delay_us = backoff_next(&d->backoff,
-                                     c->config->backoff,
+    uint64_t delay_us = backoff_next(&d->backoff, c->config->backoff,
                                      c->config->backoff_base_us,
-                                     c->config->backoff_cap_us,
-                                     &e->rng);
+                                     c->config->backoff_cap_us, &e->rng);
     d->retry_at_us = e->now_us + delay_us;
-    for (; r != NULL && !downstream_gone(d); r = first_in(d, REQUEST_SETTLING)) {
+    for (; r != NULL && !downstream_gone(d);
+         r = first_in(d, REQUEST_SETTLING)) {
         enum verdict verdict = judge_refused(e, d, r, delay_us);
         enum command_class class = request_class(e, r);
         c->stats.retries[OUTCOME_NOT_APPLIED][class][verdict]++;
         if (!verdict_is_retry(verdict)) {
-            request_give_up(
-                e, r, c, OUTCOME_NOT_APPLIED, verdict, "refused by the server");
+            request_give_up(e, r, c, OUTCOME_NOT_APPLIED, verdict,
+                            "refused by the server");
             continue;
         }
         request_move(r, REQUEST_BACKOFF);
-        request_trace_retry(e,
-                            r,
-                            c,
-                            OUTCOME_NOT_APPLIED,
-                            verdict,
-                            "refused by the server",
-                            delay_us);
+        request_trace_retry(e, r, c, OUTCOME_NOT_APPLIED, verdict,
+                            "refused by the server", delay_us);
     }
     return true;
 }
@@ -452,7 +442,9 @@ static void on_message(struct engine *e, struct upstream *u, struct message *m)
 
 /* A reply is larger than reply_hold_max and its turn has come: from now on the
  * client sees it, and it cannot be had from anywhere else. */
-static void begin_stream(struct engine *e, struct upstream *u, struct request *r)
+static void begin_stream(struct engine *e,
+                         struct upstream *u,
+                         struct request *r)
 {
     struct downstream *d = r->downstream;
     u->streaming = true;

@@ -20,8 +20,7 @@ static void give_up_here(struct engine *e,
                          struct request *r,
                          const char *why)
 {
-    request_give_up(
-        e, r, cluster_of(d), OUTCOME_NOT_SENT, GIVE_UP_POLICY, why);
+    request_give_up(e, r, cluster_of(d), OUTCOME_NOT_SENT, GIVE_UP_POLICY, why);
 }
 
 /* How long the reply may take (redis.md §5 attempt_timeout). */
@@ -57,16 +56,16 @@ void redis_submit(struct engine *e, struct downstream *d, struct request *r)
     d->n_open++;
     if (config->attempt_timeout_us > 0) {
         r->patience_us = patience_us(e, d, r);
-        r->blocks = r->command != NULL &&
-                    (r->command->flags & COMMAND_BLOCKING) != 0;
+        r->blocks =
+            r->command != NULL && (r->command->flags & COMMAND_BLOCKING) != 0;
     }
     upstream_submit(e, d->lane, r);
 }
 
 bool redis_bind_shared(struct engine *e, struct downstream *d)
 {
-    struct upstream *u = endpoint_shared_lane(
-        e, &cluster_of(d)->endpoint, downstream_session(e, d), d);
+    struct upstream *u = endpoint_shared_lane(e, &cluster_of(d)->endpoint,
+                                              downstream_session(e, d), d);
     if (u == NULL) {
         e->stats.limit_memory++;
         return false;
@@ -75,7 +74,11 @@ bool redis_bind_shared(struct engine *e, struct downstream *d)
     return true;
 }
 
-enum lane_answer { LANE_READY, LANE_LATER, LANE_REFUSED };
+enum lane_answer {
+    LANE_READY,
+    LANE_LATER,
+    LANE_REFUSED
+};
 
 /* Move the client to a lane of its own; only with nothing in flight, so that
  * order is kept (DESIGN.md §5). LANE_REFUSED: r has been answered. */
@@ -115,7 +118,9 @@ static bool is_bare(struct engine *e, const struct request *r)
     return argc == 1;
 }
 
-static bool bind_first(struct engine *e, struct downstream *d, struct request *r)
+static bool bind_first(struct engine *e,
+                       struct downstream *d,
+                       struct request *r)
 {
     if (cluster_of(d)->config->lanes == LANES_PRIVATE) {
         return want_private(e, d, r) == LANE_READY;
@@ -129,7 +134,8 @@ static bool bind_first(struct engine *e, struct downstream *d, struct request *r
 
 /* ---- transactions (redis.md §6) ------------------------------------------ */
 
-static const char *null_array(const struct engine *e, const struct downstream *d)
+static const char *null_array(const struct engine *e,
+                              const struct downstream *d)
 {
     return downstream_session(e, d)->resp == 3 ? "_\r\n" : "*-1\r\n";
 }
@@ -146,8 +152,7 @@ void redis_block_aborted(struct engine *e, struct request *r)
         downstream_answer_text(e, r, null_array(e, d));
     } else {
         downstream_answer_text(
-            e,
-            r,
+            e, r,
             "-EXECABORT Transaction discarded because it was refused or its "
             "server connection was lost before EXEC: nothing was executed\r\n");
     }
@@ -199,8 +204,7 @@ static void answer_in_broken_block(struct engine *e,
     } else {
         cluster_of(d)->stats.not_applied++;
         downstream_answer_text(
-            e,
-            r,
+            e, r,
             "-NOTAPPLIED the transaction was refused or lost its server "
             "connection before EXEC: nothing of it is executed, EXEC will "
             "answer EXECABORT\r\n");
@@ -231,8 +235,7 @@ void redis_multi_refused(struct downstream *d, const struct request *r)
 bool redis_later_multi(const struct request *r)
 {
     for (struct list_node *node = r->arrival.next;
-         node != &r->downstream->requests;
-         node = node->next) {
+         node != &r->downstream->requests; node = node->next) {
         const struct request *next =
             CONTAINER_OF(node, struct request, arrival);
         if (next->opens_block) {
@@ -483,8 +486,7 @@ static bool dispatch_by_id(struct engine *e,
     case COMMAND_OTHER: break;
     }
     if (r->command->flags & COMMAND_PRIVATE) {
-        d->session_unknown =
-            d->session_unknown || r->command->class == CLASS_C;
+        d->session_unknown = d->session_unknown || r->command->class == CLASS_C;
         return dispatch_private(e, d, r);
     }
     if (r->command->flags & COMMAND_BLOCKING) {
@@ -559,9 +561,9 @@ static bool is_plain(const struct downstream *d, const struct request *r)
         d->listener->config->auth == AUTH_OWN) {
         return false;
     }
-    return c == NULL || ((c->id == COMMAND_OTHER ||
-                          c->id == COMMAND_SCRIPT_CALL) &&
-                         !(c->flags & (COMMAND_PRIVATE | COMMAND_BLOCKING)));
+    return c == NULL ||
+           ((c->id == COMMAND_OTHER || c->id == COMMAND_SCRIPT_CALL) &&
+            !(c->flags & (COMMAND_PRIVATE | COMMAND_BLOCKING)));
 }
 
 /* The server drops a connection that says so (it takes it for an attack by way

@@ -32,11 +32,7 @@ static bool forward(struct engine *e, struct downstream *d, struct request *r)
 static bool no_memory(struct engine *e, struct downstream *d, struct request *r)
 {
     e->stats.limit_memory++;
-    request_give_up(e,
-                    r,
-                    cluster_of(d),
-                    OUTCOME_NOT_SENT,
-                    GIVE_UP_POLICY,
+    request_give_up(e, r, cluster_of(d), OUTCOME_NOT_SENT, GIVE_UP_POLICY,
                     "out of memory");
     return true;
 }
@@ -233,9 +229,10 @@ static bool own_password_ok(const struct listener_config *config,
     /* Compared whole, so that the time tells nothing of where it differs. */
     uint8_t difference = password.len != want.len;
     for (size_t i = 0; i < password.len; i++) {
-        difference |= want.len == 0
-                          ? 1
-                          : (uint8_t)(password.data[i] ^ want.data[i % want.len]);
+        difference |=
+            want.len == 0
+                ? 1
+                : (uint8_t)(password.data[i] ^ want.data[i % want.len]);
     }
     bool user_ok = user.data == NULL || config->username == NULL
                        ? true
@@ -252,16 +249,14 @@ static bool auth_own(struct engine *e,
     const struct listener_config *config = d->listener->config;
     if (config->password == NULL && user.data == NULL) {
         return answer_here(
-            e,
-            r,
+            e, r,
             "-ERR AUTH <password> called without any password configured for "
             "the default user. Are you sure your configuration is correct?"
             "\r\n");
     }
     if (!own_password_ok(config, user, password)) {
         return answer_here(
-            e,
-            r,
+            e, r,
             "-WRONGPASS invalid username-password pair or user is disabled."
             "\r\n");
     }
@@ -316,8 +311,8 @@ bool redis_auth(struct engine *e, struct downstream *d, struct request *r)
         taken = auth_own(e, d, r, user, password);
     } else {
         struct session *next = session_with(e, d, user, password);
-        taken = next != NULL ? change_session(e, d, r, next)
-                             : no_memory(e, d, r);
+        taken =
+            next != NULL ? change_session(e, d, r, next) : no_memory(e, d, r);
     }
     request_args_fini(e, &args);
     return taken;
@@ -363,9 +358,7 @@ static const char *parse_hello(const struct request_args *args,
             h->name = args->list[i + 1];
             i += 1;
         } else {
-            snprintf(text,
-                     max,
-                     "-ERR Syntax error in HELLO option '%.*s'\r\n",
+            snprintf(text, max, "-ERR Syntax error in HELLO option '%.*s'\r\n",
                      (int)(args->list[i].len < 64 ? args->list[i].len : 64),
                      (const char *)args->list[i].data);
             return text;
@@ -401,8 +394,7 @@ static bool apply_hello(struct engine *e,
                  config->auth != AUTH_OWN || config->password == NULL;
     if (!pass && h->auth && !own_password_ok(config, h->user, h->password)) {
         return answer_here(
-            e,
-            r,
+            e, r,
             "-WRONGPASS invalid username-password pair or user is disabled."
             "\r\n");
     }
@@ -412,8 +404,7 @@ static bool apply_hello(struct engine *e,
     struct session *next = h->auth && pass
                                ? session_with(e, d, h->user, h->password)
                                : session_copy(e, downstream_session(e, d));
-    if (next == NULL ||
-        (h->setname && !text_set(e, &next->name, h->name))) {
+    if (next == NULL || (h->setname && !text_set(e, &next->name, h->name))) {
         session_free(e, next);
         return no_memory(e, d, r);
     }
@@ -511,7 +502,9 @@ bool redis_getname(struct engine *e, struct downstream *d, struct request *r)
     return true;
 }
 
-enum { VERSION_WITH_SETINFO = 70200 };
+enum {
+    VERSION_WITH_SETINFO = 70200
+};
 
 /* The lane is up: the server's version tells whether it would take it. */
 static void accept_setinfo(struct engine *e,
@@ -528,8 +521,8 @@ static void accept_setinfo(struct engine *e,
                  !u->unauthenticated && !is_private(d) &&
                  u->endpoint->version >= VERSION_WITH_SETINFO;
     struct session *s = plain ? own_session(e, d) : NULL;
-    bool kept = s != NULL &&
-                text_set(e, name ? &s->lib_name : &s->lib_version, value);
+    bool kept =
+        s != NULL && text_set(e, name ? &s->lib_name : &s->lib_version, value);
     request_args_fini(e, &args);
     if (kept) {
         answer_here(e, r, "+OK\r\n");

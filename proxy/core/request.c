@@ -54,7 +54,9 @@ void request_free(struct engine *e, struct request *r)
     pool_give(&e->requests, r);
 }
 
-enum { COMPACT_MAX = 4096 };
+enum {
+    COMPACT_MAX = 4096
+};
 
 void request_compact(struct engine *e, struct request *r)
 {

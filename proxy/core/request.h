@@ -41,8 +41,8 @@ enum request_task {
 };
 
 struct request {
-    struct list_node arrival; /* in downstream->requests */
-    struct list_node place;   /* in the one list its state says it is in */
+    struct list_node arrival;      /* in downstream->requests */
+    struct list_node place;        /* in the one list its state says it is in */
     struct downstream *downstream; /* borrowed; NULL: nobody waits for it */
     struct upstream *upstream;     /* borrowed; of the current attempt */
     const struct command *command; /* static; NULL: not in the table */
@@ -54,26 +54,26 @@ struct request {
     uint64_t arrived_us;
     uint64_t deadline_us; /* no attempt starts after it */
     uint64_t patience_us; /* for its reply, once sent; 0: no limit */
-    uint64_t size;      /* bytes of the request */
-    uint32_t replays;   /* after AMBIGUOUS, so far */
-    uint32_t attempts;  /* times it was sent */
-    uint8_t state;      /* enum request_state */
-    uint8_t task;       /* enum request_task */
-    uint8_t step;       /* TASK_HANDSHAKE: which */
-    bool open;          /* counted in downstream->n_open */
-    bool quiet;         /* CLIENT REPLY OFF or SKIP: no reply to the client */
-    bool ambiguous;     /* an attempt was sent and never answered */
-    bool overtaken;     /* SETTLING: a later one on the same key took effect */
-    bool opens_block;   /* the MULTI that began it */
-    bool ends_block;    /* its EXEC or DISCARD */
-    bool in_block;      /* between MULTI and EXEC, these included */
-    bool judged;        /* its way was chosen; only READY ones come back */
-    bool blocks;        /* waits at the server for something to happen */
-    bool watched;       /* EXEC: keys were watched when it was passed on */
-    bool streaming;     /* larger than replay_bytes_max: sent as it arrives */
-    bool incomplete;    /* streaming, and its end has not arrived */
-    bool write_replay;  /* waits for the fence of its lane */
-    bool has_error;     /* reply holds the server's refusal */
+    uint64_t size;        /* bytes of the request */
+    uint32_t replays;     /* after AMBIGUOUS, so far */
+    uint32_t attempts;    /* times it was sent */
+    uint8_t state;        /* enum request_state */
+    uint8_t task;         /* enum request_task */
+    uint8_t step;         /* TASK_HANDSHAKE: which */
+    bool open;            /* counted in downstream->n_open */
+    bool quiet;           /* CLIENT REPLY OFF or SKIP: no reply to the client */
+    bool ambiguous;       /* an attempt was sent and never answered */
+    bool overtaken;    /* SETTLING: a later one on the same key took effect */
+    bool opens_block;  /* the MULTI that began it */
+    bool ends_block;   /* its EXEC or DISCARD */
+    bool in_block;     /* between MULTI and EXEC, these included */
+    bool judged;       /* its way was chosen; only READY ones come back */
+    bool blocks;       /* waits at the server for something to happen */
+    bool watched;      /* EXEC: keys were watched when it was passed on */
+    bool streaming;    /* larger than replay_bytes_max: sent as it arrives */
+    bool incomplete;   /* streaming, and its end has not arrived */
+    bool write_replay; /* waits for the fence of its lane */
+    bool has_error;    /* reply holds the server's refusal */
 };
 
 /* A zeroed request of d (may be NULL) in state NEW, or NULL without memory. */
@@ -93,7 +93,9 @@ void request_drop_bytes(struct engine *e, struct request *r);
  * 64 KiB (DESIGN.md §7). */
 void request_compact(struct engine *e, struct request *r);
 
-enum { REQUEST_ARGS_MAX = 64 };
+enum {
+    REQUEST_ARGS_MAX = 64
+};
 
 /* The arguments of a request, for those who need more than its name. */
 struct request_args {

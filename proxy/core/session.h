@@ -20,8 +20,8 @@ struct text {
 struct session {
     struct text username; /* as sent to the server */
     struct text password;
-    struct text name;        /* CLIENT SETNAME */
-    struct text lib_name;    /* CLIENT SETINFO */
+    struct text name;     /* CLIENT SETNAME */
+    struct text lib_name; /* CLIENT SETINFO */
     struct text lib_version;
     uint32_t db;
     uint8_t resp;

@@ -62,14 +62,13 @@ void settle_describe(struct engine *e,
     item->writes = command_writes(r->command, class);
     struct request_args args;
     request_args_init(e, &args, r);
-    item->constant =
-        args.argc <= REQUEST_ARGS_MAX &&
-        command_reply_constant(r->command, args.list, args.argc);
+    item->constant = args.argc <= REQUEST_ARGS_MAX &&
+                     command_reply_constant(r->command, args.list, args.argc);
     uint32_t index[SETTLE_KEYS_MAX];
     int n = COMMAND_KEYS_UNKNOWN;
     if (args.argc > 0 && args.argc <= REQUEST_ARGS_MAX) {
-        n = command_keys(
-            r->command, args.list, args.argc, index, SETTLE_KEYS_MAX);
+        n = command_keys(r->command, args.list, args.argc, index,
+                         SETTLE_KEYS_MAX);
     }
     if (n != COMMAND_KEYS_UNKNOWN && n <= SETTLE_KEYS_MAX) {
         item->any_key = false;
@@ -90,7 +89,7 @@ void settle_overtake(struct engine *e,
     }
     struct settle_item behind;
     settle_describe(e, later, &behind);
-    LIST_FOR_EACH(node, &d->requests) {
+    LIST_FOR_EACH (node, &d->requests) {
         struct request *r = CONTAINER_OF(node, struct request, arrival);
         if (r == later) {
             return;
@@ -105,7 +104,9 @@ void settle_overtake(struct engine *e,
 
 /* ---- levels ------------------------------------------------------------ */
 
-enum { LEVEL_NEVER = REPLAY_ALL + 1 };
+enum {
+    LEVEL_NEVER = REPLAY_ALL + 1
+};
 
 static unsigned level_needed(enum command_class class)
 {
@@ -151,8 +152,8 @@ static bool keys_begin_with(const struct request *r,
     uint32_t index[SETTLE_KEYS_MAX];
     int n = COMMAND_KEYS_UNKNOWN;
     if (args->argc > 0 && args->argc <= REQUEST_ARGS_MAX) {
-        n = command_keys(
-            r->command, args->list, args->argc, index, SETTLE_KEYS_MAX);
+        n = command_keys(r->command, args->list, args->argc, index,
+                         SETTLE_KEYS_MAX);
     }
     if (n < 1 || n > SETTLE_KEYS_MAX) {
         return false;
@@ -381,7 +382,7 @@ static void answer_lost_watch(struct engine *e, struct downstream *d)
 /* Whether the MULTI of the client's open block waits for the next lane. */
 static bool block_waits(const struct downstream *d)
 {
-    LIST_FOR_EACH(node, &d->requests) {
+    LIST_FOR_EACH (node, &d->requests) {
         const struct request *r = CONTAINER_OF(node, struct request, arrival);
         if (r->state == REQUEST_READY && r->opens_block) {
             return true;
@@ -416,7 +417,7 @@ static size_t collect(struct downstream *d,
 {
     size_t n = 0;
     *n_sent = 0;
-    LIST_FOR_EACH(node, &d->requests) {
+    LIST_FOR_EACH (node, &d->requests) {
         struct request *r = CONTAINER_OF(node, struct request, arrival);
         if (r->state != REQUEST_SENT || r->upstream != u) {
             continue;
@@ -452,8 +453,8 @@ static void judge(struct engine *e,
     for (size_t i = n_sent; i < n; i++) {
         cases[i].class = request_class(e, cases[i].request);
         bool gone = cases[i].request->streaming;
-        cases[i].verdict = gone ? GIVE_UP_UNSAFE
-                                : decide(e, u, loss, &cases[i], false, false);
+        cases[i].verdict =
+            gone ? GIVE_UP_UNSAFE : decide(e, u, loss, &cases[i], false, false);
     }
 }
 
@@ -522,12 +523,8 @@ static void settle_client(struct engine *e,
     settle_block_state(e, d);
     for (size_t i = 0; i < n && !downstream_gone(d); i++) {
         if (!verdict_is_retry(cases[i].verdict)) {
-            request_give_up(e,
-                            cases[i].request,
-                            cluster,
-                            cases[i].outcome,
-                            cases[i].verdict,
-                            loss->why);
+            request_give_up(e, cases[i].request, cluster, cases[i].outcome,
+                            cases[i].verdict, loss->why);
         }
     }
     memory_give(e->memory, cases);

@@ -8,7 +8,9 @@
 
 #include "proxy/core/upstream.h"
 
-enum { SETTLE_KEYS_MAX = 8 };
+enum {
+    SETTLE_KEYS_MAX = 8
+};
 
 /* One request of a client that was sent and not answered. */
 struct settle_item {
@@ -18,7 +20,7 @@ struct settle_item {
     bool any_key;   /* its keys are not known: it meets every other */
     uint8_t n_keys;
     uint64_t keys[SETTLE_KEYS_MAX]; /* hashes */
-    bool replay;    /* the answer */
+    bool replay;                    /* the answer */
 };
 
 /* Decide for one client's requests, in their order (rule 3). Pure. */

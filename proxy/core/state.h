@@ -20,7 +20,10 @@ struct listener {
     uint32_t n_clients;
 };
 
-enum timer_kind { TIMER_DOWNSTREAM = 1, TIMER_UPSTREAM };
+enum timer_kind {
+    TIMER_DOWNSTREAM = 1,
+    TIMER_UPSTREAM
+};
 
 struct engine {
     const struct config *config; /* borrowed */
@@ -37,8 +40,8 @@ struct engine {
                                 ends; linked by work_next */
     struct list_node closed_lanes; /* freed once all actions are taken */
     struct pool requests;
-    struct listener *listeners; /* owned, config->n_listeners */
-    struct cluster *clusters;   /* owned, config->n_upstreams */
+    struct listener *listeners;     /* owned, config->n_listeners */
+    struct cluster *clusters;       /* owned, config->n_upstreams */
     struct command_scanner scanner; /* for commands that arrive whole */
     struct engine_stats stats;
     uint32_t n_downstreams;

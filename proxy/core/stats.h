@@ -22,7 +22,7 @@ struct latency_histogram {
 
 struct upstream_stats {
 #define COUNTER(name, help) uint64_t name;
-#define GAUGE(name, help) uint64_t name;
+#define GAUGE(name, help)   uint64_t name;
 #define ENGINE_COUNTER(name, help)
 #define ENGINE_GAUGE(name, help)
 #include "proxy/core/stats.def"
@@ -32,15 +32,15 @@ struct upstream_stats {
 #undef ENGINE_GAUGE
     /* What retry_decide said, by what was known and what the command is. */
     uint64_t retries[OUTCOME_COUNT][CLASS_COUNT][VERDICT_COUNT];
-    uint64_t replayed[CLASS_COUNT];    /* sent a second time after AMBIGUOUS */
-    struct latency_histogram request;  /* arrival of the request to its reply */
+    uint64_t replayed[CLASS_COUNT];   /* sent a second time after AMBIGUOUS */
+    struct latency_histogram request; /* arrival of the request to its reply */
 };
 
 struct engine_stats {
 #define COUNTER(name, help)
 #define GAUGE(name, help)
 #define ENGINE_COUNTER(name, help) uint64_t name;
-#define ENGINE_GAUGE(name, help) uint64_t name;
+#define ENGINE_GAUGE(name, help)   uint64_t name;
 #include "proxy/core/stats.def"
 #undef COUNTER
 #undef GAUGE

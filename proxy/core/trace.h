@@ -6,10 +6,10 @@
 #include "proxy/core/event.h"
 
 enum trace_type {
-    TRACE_LANE,     /* a server connection changed its state: from, to, reason */
-    TRACE_RETRY,    /* a request will be tried again: reason, attempt, delay */
-    TRACE_GIVE_UP,  /* a request was answered with an error of redial's own */
-    TRACE_CLIENT,   /* a client connection was closed by redial: reason */
+    TRACE_LANE,    /* a server connection changed its state: from, to, reason */
+    TRACE_RETRY,   /* a request will be tried again: reason, attempt, delay */
+    TRACE_GIVE_UP, /* a request was answered with an error of redial's own */
+    TRACE_CLIENT,  /* a client connection was closed by redial: reason */
     TRACE_UPSTREAM, /* an upstream became reachable or unreachable */
     TRACE_LIMIT,    /* a named limit was reached: reason is its name */
     TRACE_DRAIN,    /* draining began or ended */

@@ -43,19 +43,18 @@ static void upstream_move(struct engine *e,
     if (before == next) {
         before = UPSTREAM_UP; /* WAITING was entered when it was lost */
     }
-    engine_trace(e,
-                 &(struct trace_record){
-                     .type = TRACE_LANE,
-                     .upstream = config_of(u)->name,
-                     .address = u->address.host[0] != '\0' ? &u->address
-                                                           : p->address,
-                     .lane = u->link != NULL ? u->link->conn.id : 0,
-                     .client = u->owner != NULL ? u->owner->conn.id : 0,
-                     .from = upstream_state_name(before),
-                     .to = upstream_state_name(next),
-                     .reason = why,
-                     .attempt = u->backoff.failures,
-                     .delay_us = delay_us });
+    engine_trace(e, &(struct trace_record){
+                        .type = TRACE_LANE,
+                        .upstream = config_of(u)->name,
+                        .address = u->address.host[0] != '\0' ? &u->address
+                                                              : p->address,
+                        .lane = u->link != NULL ? u->link->conn.id : 0,
+                        .client = u->owner != NULL ? u->owner->conn.id : 0,
+                        .from = upstream_state_name(before),
+                        .to = upstream_state_name(next),
+                        .reason = why,
+                        .attempt = u->backoff.failures,
+                        .delay_us = delay_us });
 }
 
 struct upstream *upstream_new(struct engine *e,
@@ -129,8 +128,7 @@ void upstream_drop_orphan(struct engine *e,
 static void drop_unwanted(struct engine *e, struct upstream *u)
 {
     for (struct list_node *node = u->in_flight.next, *next;
-         node != &u->in_flight;
-         node = next) {
+         node != &u->in_flight; node = next) {
         next = node->next;
         struct request *r = CONTAINER_OF(node, struct request, place);
         if (r->downstream == NULL) {
@@ -157,8 +155,8 @@ void upstream_free(struct engine *e, struct upstream *u, const char *why)
 void upstreams_release(struct engine *e)
 {
     while (!list_empty(&e->closed_lanes)) {
-        struct upstream *u = CONTAINER_OF(
-            e->closed_lanes.next, struct upstream, endpoint_node);
+        struct upstream *u =
+            CONTAINER_OF(e->closed_lanes.next, struct upstream, endpoint_node);
         list_remove(&u->endpoint_node);
         session_free(e, u->session);
         memory_give(e->memory, u);
@@ -179,8 +177,8 @@ static bool is_needed(const struct engine *e, const struct upstream *u)
     if (e->ending || (e->draining && e->n_downstreams == 0)) {
         return false;
     }
-    bool owned = u->owner != NULL && !(u->owner->closing &&
-                                       list_empty(&u->owner->requests));
+    bool owned = u->owner != NULL &&
+                 !(u->owner->closing && list_empty(&u->owner->requests));
     return u->pinned || u->n_clients > 0 || owned || !list_empty(&u->waiting);
 }
 
@@ -192,11 +190,7 @@ static void give_up_waiting(struct engine *e,
         struct request *r =
             CONTAINER_OF(u->waiting.next, struct request, place);
         upstream_unhold(e, u, r);
-        request_give_up(e,
-                        r,
-                        u->endpoint->cluster,
-                        OUTCOME_NOT_SENT,
-                        verdict,
+        request_give_up(e, r, u->endpoint->cluster, OUTCOME_NOT_SENT, verdict,
                         u->endpoint->last_error);
     }
 }
@@ -218,11 +212,9 @@ static void wait_and_retry(struct engine *e,
     }
     const struct upstream_config *config = config_of(u);
     uint64_t delay_us = at_once ? 0
-                                : backoff_next(&u->backoff,
-                                               config->backoff,
+                                : backoff_next(&u->backoff, config->backoff,
                                                config->backoff_base_us,
-                                               config->backoff_cap_us,
-                                               &e->rng);
+                                               config->backoff_cap_us, &e->rng);
     upstream_move(e, u, UPSTREAM_WAITING, why, delay_us);
     timer_set(&e->timers, &u->timer, e->now_us + delay_us);
     if (!config->retry) {
@@ -315,8 +307,8 @@ void upstream_resolved(struct engine *e,
     }
     struct endpoint *p = u->endpoint;
     if (event->error == 0 && event->resolved.n > 0 &&
-        !endpoint_set_addresses(
-            e, p, event->resolved.list, event->resolved.n)) {
+        !endpoint_set_addresses(e, p, event->resolved.list,
+                                event->resolved.n)) {
         e->stats.limit_memory++;
     }
     if (p->n_resolved == 0) {
@@ -364,14 +356,11 @@ static bool push_bytes(struct engine *e, struct upstream *u, struct request *r)
 {
     struct chain *out = &u->link->conn.out;
     if (r->more.head == NULL) {
-        return chain_push_part(
-            e->memory, out, r->part.buf, r->part.offset, r->part.len);
+        return chain_push_part(e->memory, out, r->part.buf, r->part.offset,
+                               r->part.len);
     }
     struct chain whole = { 0 };
-    if (!chain_push_part(e->memory,
-                         &whole,
-                         r->part.buf,
-                         r->part.offset,
+    if (!chain_push_part(e->memory, &whole, r->part.buf, r->part.offset,
                          r->part.len) ||
         !chain_share(e->memory, &whole, &r->more)) {
         chain_clear(e->memory, &whole);
@@ -400,8 +389,8 @@ void upstream_send(struct engine *e, struct upstream *u, struct request *r)
     struct cluster *c = u->endpoint->cluster;
     if (!push_bytes(e, u, r)) {
         e->stats.limit_memory++;
-        request_give_up(
-            e, r, c, OUTCOME_NOT_SENT, GIVE_UP_POLICY, "out of memory");
+        request_give_up(e, r, c, OUTCOME_NOT_SENT, GIVE_UP_POLICY,
+                        "out of memory");
         return;
     }
     if (r->task == TASK_RAW) {
@@ -546,15 +535,12 @@ static void hold_new(struct engine *e, struct upstream *u, struct request *r)
 void upstream_submit(struct engine *e, struct upstream *u, struct request *r)
 {
     if (deadline_passed(e, r)) {
-        request_give_up(e,
-                        r,
-                        u->endpoint->cluster,
-                        OUTCOME_NOT_SENT,
-                        GIVE_UP_DEADLINE,
-                        "waited for what came before it");
+        request_give_up(e, r, u->endpoint->cluster, OUTCOME_NOT_SENT,
+                        GIVE_UP_DEADLINE, "waited for what came before it");
         return;
     }
-    if (u->state != UPSTREAM_UP || !list_empty(&u->waiting) || !upstream_has_room(u)) {
+    if (u->state != UPSTREAM_UP || !list_empty(&u->waiting) ||
+        !upstream_has_room(u)) {
         hold_new(e, u, r);
     } else if (r->task != TASK_SESSION && r->task != TASK_SETINFO) {
         upstream_send(e, u, r);
@@ -571,9 +557,8 @@ static bool lane_fits(const struct engine *e,
                       const struct request *r)
 {
     const struct downstream *d = r->downstream;
-    const struct session *s = r->task == TASK_SESSION
-                                  ? d->session_next
-                                  : downstream_session(e, d);
+    const struct session *s =
+        r->task == TASK_SESSION ? d->session_next : downstream_session(e, d);
     return session_same_lane(u->session, s);
 }
 
@@ -583,21 +568,13 @@ static void send_held(struct engine *e, struct upstream *u, struct request *r)
     struct cluster *c = u->endpoint->cluster;
     upstream_unhold(e, u, r);
     if (deadline_passed(e, r)) {
-        request_give_up(e,
-                        r,
-                        c,
-                        OUTCOME_NOT_SENT,
-                        GIVE_UP_DEADLINE,
+        request_give_up(e, r, c, OUTCOME_NOT_SENT, GIVE_UP_DEADLINE,
                         u->endpoint->last_error);
         return;
     }
     if (r->write_replay && u->fence_needed && !u->fence_done) {
         c->stats.fence_failed++;
-        request_give_up(e,
-                        r,
-                        c,
-                        OUTCOME_AMBIGUOUS,
-                        GIVE_UP_UNSAFE,
+        request_give_up(e, r, c, OUTCOME_AMBIGUOUS, GIVE_UP_UNSAFE,
                         "the server would not close the old connection "
                         "(CLIENT KILL), which may still deliver it");
         return;
@@ -605,11 +582,7 @@ static void send_held(struct engine *e, struct upstream *u, struct request *r)
     r->write_replay = false;
     if (!lane_fits(e, u, r)) {
         c->stats.ledger_mismatch++;
-        request_give_up(e,
-                        r,
-                        c,
-                        OUTCOME_NOT_SENT,
-                        GIVE_UP_POLICY,
+        request_give_up(e, r, c, OUTCOME_NOT_SENT, GIVE_UP_POLICY,
                         "its lane has another session");
         return;
     }
@@ -624,15 +597,16 @@ void upstream_flush(struct engine *e, struct upstream *u)
 {
     while (u->state == UPSTREAM_UP && !list_empty(&u->waiting) &&
            upstream_has_room(u)) {
-        send_held(
-            e, u, CONTAINER_OF(u->waiting.next, struct request, place));
+        send_held(e, u, CONTAINER_OF(u->waiting.next, struct request, place));
     }
 }
 
 /* ---- up, lost, refused ------------------------------------------------- */
 
 /* A connection that lasted so long was a success, even if nobody used it. */
-enum { STEADY_US = 1000 * 1000 };
+enum {
+    STEADY_US = 1000 * 1000
+};
 
 void upstream_up(struct engine *e, struct upstream *u)
 {
@@ -667,8 +641,7 @@ static void close_cut_client(struct engine *e, struct upstream *u)
     }
     struct request *r = CONTAINER_OF(u->in_flight.next, struct request, place);
     if (r->state == REQUEST_COMMITTED && r->downstream != NULL) {
-        downstream_close(e,
-                         r->downstream,
+        downstream_close(e, r->downstream,
                          "the server connection was lost inside a reply that "
                          "had begun to leave");
     }
@@ -721,8 +694,7 @@ void upstream_lost(struct engine *e,
     drop_unwanted(e, u);
     settle_lane(e, u, loss, taken);
     if (owner != NULL && !downstream_gone(owner) && owner->session_unknown) {
-        downstream_close(e,
-                         owner,
+        downstream_close(e, owner,
                          "its own server connection was lost with state that "
                          "cannot be established again");
     }
@@ -745,19 +717,15 @@ void upstream_refused(struct engine *e, struct upstream *u, struct span text)
         }
     }
     char why[ENDPOINT_ERROR_MAX];
-    snprintf(why,
-             sizeof(why),
-             "the server refused the session: %.*s",
-             (int)(text.len < 120 ? text.len : 120),
-             (const char *)text.data);
+    snprintf(why, sizeof(why), "the server refused the session: %.*s",
+             (int)(text.len < 120 ? text.len : 120), (const char *)text.data);
     for (char *c = why; *c != '\0'; c++) {
         if ((unsigned char)*c < ' ') {
             *c = ' ';
         }
     }
     while (!list_empty(&refused)) {
-        struct request *r =
-            CONTAINER_OF(refused.next, struct request, place);
+        struct request *r = CONTAINER_OF(refused.next, struct request, place);
         list_remove(&r->place);
         redis_session_refused(e, r, text);
     }
@@ -770,8 +738,7 @@ void upstream_refused(struct engine *e, struct upstream *u, struct span text)
 
 void upstream_ended(struct engine *e, struct upstream *u)
 {
-    upstream_lost(e,
-                  u,
+    upstream_lost(e, u,
                   &(struct upstream_loss){
                       .why = "the server closed the connection",
                       .peer_ended = true,
@@ -783,11 +750,10 @@ void upstream_closed(struct engine *e, struct upstream *u, int error)
     enum io_error what = error > 0 ? (enum io_error)(error - 1) : IO_END;
     const char *why = what == IO_END ? "the server closed the connection"
                                      : io_error_text(what);
-    upstream_lost(e,
-                  u,
-                  &(struct upstream_loss){
-                      .why = why,
-                      .peer_ended = what == IO_END || what == IO_RESET });
+    upstream_lost(e, u,
+                  &(struct upstream_loss){ .why = why,
+                                           .peer_ended = what == IO_END ||
+                                                         what == IO_RESET });
 }
 
 void upstream_written(struct engine *e, struct upstream *u, uint64_t count)
@@ -835,13 +801,12 @@ static void reply_too_late(struct engine *e, struct upstream *u)
     char why[80];
     const struct request *r =
         CONTAINER_OF(u->in_flight.next, struct request, place);
-    snprintf(why,
-             sizeof(why),
-             "no reply in %.3f s (attempt_timeout)",
+    snprintf(why, sizeof(why), "no reply in %.3f s (attempt_timeout)",
              (double)r->patience_us / 1e6);
     u->endpoint->cluster->stats.attempt_timeouts++;
-    upstream_lost(
-        e, u, &(struct upstream_loss){ .why = why, .timeout = true, .tell = true });
+    upstream_lost(e, u,
+                  &(struct upstream_loss){
+                      .why = why, .timeout = true, .tell = true });
 }
 
 static void check_ping(struct engine *e, struct upstream *u)
@@ -853,8 +818,7 @@ static void check_ping(struct engine *e, struct upstream *u)
             return;
         }
         u->endpoint->cluster->stats.ping_timeouts++;
-        upstream_lost(e,
-                      u,
+        upstream_lost(e, u,
                       &(struct upstream_loss){ .why = "no reply to PING",
                                                .timeout = true,
                                                .tell = true });
@@ -865,8 +829,8 @@ static void check_ping(struct engine *e, struct upstream *u)
     }
     uint64_t due_us = u->active_us + config->ping_idle_us;
     if (e->now_us >= due_us && list_empty(&u->in_flight) && !u->raw) {
-        if (upstream_send_own(
-                e, u, TASK_PING, 0, span_of("*1\r\n$4\r\nPING\r\n"))) {
+        if (upstream_send_own(e, u, TASK_PING, 0,
+                              span_of("*1\r\n$4\r\nPING\r\n"))) {
             u->ping_sent = true;
             u->deadline_us = e->now_us + config->ping_timeout_us;
             upstream_wake_at(e, u, u->deadline_us);

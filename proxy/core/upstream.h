@@ -16,8 +16,8 @@ struct endpoint;
 struct session;
 
 enum upstream_state {
-    UPSTREAM_IDLE,       /* not open, and nobody needs it */
-    UPSTREAM_WAITING,    /* backoff before the next attempt */
+    UPSTREAM_IDLE,    /* not open, and nobody needs it */
+    UPSTREAM_WAITING, /* backoff before the next attempt */
     UPSTREAM_RESOLVING,
     UPSTREAM_CONNECTING,
     UPSTREAM_HANDSHAKE,
@@ -43,15 +43,15 @@ struct upstream {
     unsigned n_clients;
     unsigned index; /* among shared lanes of one session */
 
-    uint8_t state; /* enum upstream_state */
-    bool pinned;   /* the default lane: stays open without clients */
-    bool raw;      /* private: replies are passed on unread (SUBSCRIBE...) */
-    bool streaming;       /* the head request's reply is being passed on */
+    uint8_t state;  /* enum upstream_state */
+    bool pinned;    /* the default lane: stays open without clients */
+    bool raw;       /* private: replies are passed on unread (SUBSCRIBE...) */
+    bool streaming; /* the head request's reply is being passed on */
     bool unauthenticated; /* the server wants AUTH, and nobody gave us one */
-    bool answered;  /* this connection has answered a client's request */
-    bool ping_sent; /* a liveness PING is out */
-    bool fence_needed;  /* the lost connection may still deliver what it got */
-    bool fence_done;    /* and has been killed by the server */
+    bool answered;        /* this connection has answered a client's request */
+    bool ping_sent;       /* a liveness PING is out */
+    bool fence_needed; /* the lost connection may still deliver what it got */
+    bool fence_done;   /* and has been killed by the server */
     bool client_error; /* the handshake was refused: error is for the client */
 
     struct list_node waiting;   /* READY requests, in order */
@@ -60,16 +60,16 @@ struct upstream {
     uint64_t taken;             /* of these, taken by the kernel */
 
     struct resp_scanner scanner;
-    struct chain partial; /* of a reply that is not complete */
+    struct chain partial;  /* of a reply that is not complete */
     unsigned address_next; /* which resolved address is tried next */
     struct backoff backoff;
     struct timer timer;
-    uint64_t deadline_us; /* of connect or handshake; of a PING */
-    uint64_t active_us;   /* last byte from the server */
-    uint64_t up_us;       /* when this connection came up */
-    uint64_t client_id;   /* the server's id of this connection; 0: unknown */
-    uint64_t fence_id;    /* an old connection to be killed first; 0: none */
-    struct chain hello;   /* the server's reply to our HELLO */
+    uint64_t deadline_us;   /* of connect or handshake; of a PING */
+    uint64_t active_us;     /* last byte from the server */
+    uint64_t up_us;         /* when this connection came up */
+    uint64_t client_id;     /* the server's id of this connection; 0: unknown */
+    uint64_t fence_id;      /* an old connection to be killed first; 0: none */
+    struct chain hello;     /* the server's reply to our HELLO */
     struct address address; /* the one in use */
 };
 
@@ -128,10 +128,10 @@ bool upstream_send_own(struct engine *e,
 
 /* Why a connection was lost. */
 struct upstream_loss {
-    const char *why;     /* words */
-    bool peer_ended;     /* FIN or RST was seen: nothing can run any more */
-    bool timeout;        /* no reply in attempt_timeout, or no PONG */
-    bool tell;           /* the shell must be asked to close it */
+    const char *why; /* words */
+    bool peer_ended; /* FIN or RST was seen: nothing can run any more */
+    bool timeout;    /* no reply in attempt_timeout, or no PONG */
+    bool tell;       /* the shell must be asked to close it */
 };
 
 /* The connection is gone, or is given up now. Its requests are settled; the
