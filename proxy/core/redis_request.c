@@ -272,7 +272,9 @@ static bool dispatch_in_block(struct engine *e,
     case COMMAND_UNSUBSCRIBE:
     case COMMAND_MONITOR:
     case COMMAND_SYNC:
-        /* They would change how replies can be told apart. */
+        /* They would change how replies can be told apart. As after any error
+         * of a queued command, EXEC aborts. */
+        r->in_block = true;
         give_up_here(e, d, r, "not possible inside MULTI through redial");
         return true;
     case COMMAND_SELECT:
