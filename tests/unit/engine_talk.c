@@ -167,6 +167,8 @@ static void check_error(struct identity *i, struct ask *a, struct span reply)
         check_not_executed(i);
     } else if (begins(reply, "-ERR Protocol error")) {
         assert_true(begins(a->argv[0], "\""));
+    } else if (begins(reply, "-NOAUTH ")) {
+        assert_int_equal(a->executed, 0);
     } else if (begins(reply, "-WRONGPASS ")) {
         assert_true(is_session(a));
     } else if (!begins(reply, "-UNKNOWNOUTCOME ")) {
@@ -306,6 +308,10 @@ static bool serve_lane(struct driver *d,
         hello(out, i);
     } else if (is_session(a)) {
         change_identity(i, a);
+        bytes_add_text(out, "+OK\r\n");
+    } else if (is_word(a->argv[0], "DISCARD")) {
+        i->multi = false; /* redial leaves a block that it has broken */
+        i->n_block = 0;
         bytes_add_text(out, "+OK\r\n");
     } else if (is_word(a->argv[0], "PING")) {
         bytes_add_text(out, "+PONG\r\n");

@@ -57,6 +57,7 @@ static void a_client_types(struct driver *d)
 static void a_client_types_nonsense(struct driver *d)
 {
     struct peer *c = driver_client(d);
+    d->slice = 4;
     driver_type(d, c, "GET a1");
     driver_type(d, c, "");
     driver_type(d, c, "\"GET a2");
@@ -88,6 +89,23 @@ static void a_client_resets(struct driver *d)
     driver_say(d, c, "RESET");
     driver_say(d, c, "GET a2");
     driver_run(d);
+}
+
+static void clients_spread_over_lanes(struct driver *d)
+{
+    struct peer *a = driver_client(d);
+    struct peer *b = driver_client(d);
+    struct peer *c = driver_client(d);
+    driver_say(d, a, "GET a1");
+    driver_say(d, b, "GET b1");
+    driver_say(d, c, "SELECT 1");
+    driver_say(d, c, "GET c1");
+    driver_run(d);
+    driver_leave(d, b);
+    driver_cut(d, IO_RESET);
+    driver_say(d, a, "GET a2");
+    driver_say(d, c, "GET c2");
+    driver_pass(d, SECOND_US);
 }
 
 static void a_client_selects_databases(struct driver *d)
@@ -123,6 +141,32 @@ static void a_client_authenticates(struct driver *d)
     d->refuse_session = 1;
     driver_say(d, c, "AUTH bert wrong");
     driver_say(d, c, "GET a2");
+    driver_run(d);
+}
+
+static void a_password_is_checked_here(struct driver *d)
+{
+    struct peer *c = driver_client(d);
+    driver_say(d, c, "AUTH wrong");
+    driver_run(d);
+    driver_say(d, c, "AUTH secret");
+    driver_say(d, c, "GET a1");
+    driver_run(d);
+}
+
+static void a_session_changes_on_a_lane_of_its_own(struct driver *d)
+{
+    struct peer *c = driver_client(d);
+    driver_say(d, c, "WATCH w");
+    driver_say(d, c, "CLIENT SETNAME app");
+    driver_say(d, c, "AUTH anna secret");
+    driver_say(d, c, "GET a1");
+    driver_run(d);
+    d->refuse_session = 1;
+    driver_say(d, c, "SELECT 5");
+    driver_say(d, c, "GET a2");
+    driver_say(d, c, "HELLO 3");
+    driver_say(d, c, "GET a3");
     driver_run(d);
 }
 
@@ -168,6 +212,18 @@ static void a_transaction_runs(struct driver *d)
     driver_run(d);
 }
 
+static void a_transaction_is_broken_here(struct driver *d)
+{
+    struct peer *c = driver_client(d);
+    driver_say(d, c, "MULTI");
+    driver_say(d, c, "INCR a1");
+    driver_say(d, c, "SUBSCRIBE news");
+    driver_say(d, c, "INCR a2");
+    driver_say(d, c, "EXEC");
+    driver_say(d, c, "GET a3");
+    driver_run(d);
+}
+
 static void a_transaction_loses_its_lane(struct driver *d)
 {
     struct peer *c = driver_client(d);
@@ -203,6 +259,15 @@ static void a_large_request_is_streamed(struct driver *d)
     driver_say(d, c, "GET a1");
     driver_say_large(d, c, "SET a2", 60000);
     driver_say(d, c, "GET a3");
+    driver_run(d);
+}
+
+static void a_large_request_begins_alone(struct driver *d)
+{
+    struct peer *c = driver_client(d);
+    d->slice = 3000;
+    driver_say_large(d, c, "SET a1", 20000);
+    driver_say(d, c, "GET a2");
     driver_run(d);
 }
 
@@ -270,6 +335,31 @@ static void a_hung_server_is_fenced_off(struct driver *d)
     driver_run(d);
     driver_cut(d, IO_TIMED_OUT);
     d->mute = false;
+    driver_pass(d, SECOND_US);
+}
+
+static void a_reply_takes_too_long(struct driver *d)
+{
+    struct peer *c = driver_client(d);
+    d->mute = true;
+    driver_say(d, c, "GET a1");
+    driver_say(d, c, "INCR a2");
+    driver_say(d, c, "BLPOP q 0");
+    driver_say(d, c, "GET a3");
+    driver_pass(d, SECOND_US);
+    d->mute = false;
+    driver_pass(d, SECOND_US);
+}
+
+static void an_idle_server_is_dead(struct driver *d)
+{
+    struct peer *c = driver_client(d);
+    driver_say(d, c, "GET a1");
+    driver_run(d);
+    d->mute = true;
+    driver_pass(d, 3 * SECOND_US);
+    d->mute = false;
+    driver_say(d, c, "GET a2");
     driver_pass(d, SECOND_US);
 }
 
@@ -465,20 +555,31 @@ int main(void)
         CONVERSATION(a_client_is_read_no_further, "listener.pipeline_max=2",
                      "listener.client_buffer_max=64KiB"),
         CONVERSATION(a_client_resets, NULL),
+        CONVERSATION(clients_spread_over_lanes, "upstream.shared_lanes=4"),
         CONVERSATION(a_client_selects_databases, NULL),
         CONVERSATION(a_database_is_refused, NULL),
         CONVERSATION(a_client_authenticates, "listener.auth=pass"),
+        CONVERSATION(a_password_is_checked_here, "listener.auth=own",
+                     "listener.password=secret"),
+        CONVERSATION(a_session_changes_on_a_lane_of_its_own,
+                     "listener.auth=pass"),
         CONVERSATION(an_authenticated_client_moves, "listener.auth=pass"),
         CONVERSATION(a_client_says_hello, NULL),
         CONVERSATION(a_transaction_runs, NULL),
+        CONVERSATION(a_transaction_is_broken_here, NULL),
         CONVERSATION(a_transaction_loses_its_lane, NULL),
         CONVERSATION(a_client_subscribes, NULL),
         CONVERSATION(a_large_request_is_streamed,
+                     "upstream.replay_bytes_max=4KiB"),
+        CONVERSATION(a_large_request_begins_alone,
                      "upstream.replay_bytes_max=4KiB"),
         CONVERSATION(a_large_request_is_replayed, NULL),
         CONVERSATION(a_large_reply_is_streamed, "upstream.reply_hold_max=4KiB"),
         CONVERSATION(a_lost_lane_is_replayed, NULL),
         CONVERSATION(a_hung_server_is_fenced_off, NULL),
+        CONVERSATION(a_reply_takes_too_long, "upstream.attempt_timeout=100ms"),
+        CONVERSATION(an_idle_server_is_dead, "upstream.ping_idle=1s",
+                     "upstream.ping_timeout=1s"),
         CONVERSATION(a_loading_server_is_asked_again, NULL),
         CONVERSATION(requests_wait_for_a_server, NULL),
         CONVERSATION(requests_wait_too_long, NULL),
