@@ -398,9 +398,12 @@ def profiles(args, folder):
         measure.fill(redis.port)
         redial = targets.proxies(args.build, redis.port, note)[1]
         for pipeline, requests in ((1, 30000), (16, 100000)):
-            text = measure.profile(redial, folder, "GET", pipeline, requests, 30)
-            print(f"GET P={pipeline}, {requests} requests, instructions:\n")
-            print(text, "\n")
+            counts = measure.profile(redial, folder, "GET", pipeline, requests)
+            print(f"GET P={pipeline}, instructions per request\n")
+            for counter in counts:
+                for name, value in counter.most_common(25):
+                    print(f"{value:8.1f}  {name}")
+                print()
     return 0
 
 

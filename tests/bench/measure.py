@@ -1,5 +1,6 @@
 """One measurement each: what is run, and what is read from it."""
 
+import collections
 import csv
 import os
 import re
@@ -74,8 +75,9 @@ def fill(port):
             got += len(data)
 
 
-def profile(target, folder, operation, pipeline, requests, lines):
-    """The functions that take most user instructions, as text."""
+def profile(target, folder, operation, pipeline, requests):
+    """User instructions per request, by source file and by function; the
+    start of the program is among them."""
     out = os.path.join(folder, f"callgrind-{target.name}.out")
     wrapper = [
         "valgrind", "--tool=callgrind", f"--callgrind-out-file={out}",
@@ -84,13 +86,22 @@ def profile(target, folder, operation, pipeline, requests, lines):
     with target.start(folder, wrapper) as process:
         load(process.port, operation, pipeline, requests)
     text = subprocess.run(
-        ["callgrind_annotate", "--show-percs=yes", "--auto=no", out],
+        ["callgrind_annotate", "--show-percs=no", "--auto=no"]
+        + ["--threshold=99", out],
         capture_output=True,
         text=True,
         check=True,
     ).stdout
-    rows = [line for line in text.splitlines() if re.match(r" *[\d,]+ \(", line)]
-    return "\n".join(re.sub(r" \[.*\]$", "", row) for row in rows[:lines])
+    files = collections.Counter()
+    functions = collections.Counter()
+    for count, file, function in re.findall(
+        r"^ *([\d,]+)  (\S+?):(\S+)", text, re.MULTILINE
+    ):
+        file = re.sub(r".*/(?=(proxy|parser|config)/)", "", file)
+        per_request = int(count.replace(",", "")) / requests
+        files[file] += per_request
+        functions[f"{file}:{function}"] += per_request
+    return files, functions
 
 
 def _instructions_once(target, folder, operation, pipeline, requests):
