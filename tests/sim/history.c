@@ -173,13 +173,13 @@ static void check_order(struct world *w, struct request_record *r)
         }
         struct key_order *k = key_find(h, r->client, r->keys[i]);
         uint32_t mine = r->index + 1;
-        uint32_t later = r->writes && k->last_read > k->last_write
-                             ? k->last_read
-                             : k->last_write;
-        if (r->executions == 0 && later > mine) {
+        if (r->executions == 0 && k->last_write > mine) {
             r->overtaken = true; /* allowed when its client is not told */
         }
-        if (r->writes && (unknown || r->overtaken)) {
+        /* A later read that saw the time before this write is read again,
+         * if at all: its first reply is not the measure then. */
+        bool unread = r->executions == 0 && k->last_read > mine;
+        if (r->writes && (unknown || r->overtaken || unread)) {
             k->disturbed = true;
         }
         uint32_t *last = r->writes ? &k->last_write : &k->last_read;
@@ -221,7 +221,7 @@ static struct client *client_find(struct world *w, uint64_t id)
     return NULL;
 }
 
-static void served(struct world *w, uint64_t client)
+void history_served(struct world *w, uint64_t client)
 {
     struct client *c = client_find(w, client);
     if (c != NULL) {
@@ -263,7 +263,7 @@ void history_executed(struct world *w,
     uint64_t hash = hash_bytes(0, reply.data, reply.len);
 
     world_note(w, "executed", NULL, request, reply);
-    served(w, r->client);
+    history_served(w, r->client);
     check_late(w, r);
     if (!r->arrived && r->answer != ANSWER_LOST) {
         world_violate(w, "I4: a request ran before it had arrived");
@@ -297,7 +297,7 @@ void history_refused(struct world *w, uint32_t request, struct span reply)
 {
     struct request_record *r = history_at(w->history, request);
     world_note(w, "refused", NULL, request, reply);
-    served(w, r->client);
+    history_served(w, r->client);
     r->refusal_hash = hash_bytes(0, reply.data, reply.len);
     r->refusals++;
 }
@@ -313,7 +313,7 @@ void history_attempt(struct world *w, uint32_t request)
     if (c != NULL && turn_us < c->served_us + 4 * w->settings.latency_us) {
         turn_us = c->served_us + 4 * w->settings.latency_us;
     }
-    if (r->arrived && r->arrived_us < UINT64_MAX &&
+    if (c != NULL && r->arrived && r->arrived_us < UINT64_MAX &&
         w->now_us > turn_us + deadline_us) {
         world_violate(w,
                       "I10: request %" PRIu32 " of client %" PRIu64
@@ -466,7 +466,7 @@ void history_answered(struct world *w,
 {
     struct request_record *r = history_at(w->history, request);
     world_note(w, "answered", NULL, request, reply);
-    served(w, r->client);
+    history_served(w, r->client);
     if (!r->arrived && !starts(reply, "-NOTAPPLIED")) {
         world_violate(w, "I3: a reply came before its request had arrived");
     }

@@ -101,6 +101,8 @@ void history_executed(struct world *w,
                       uint32_t request,
                       struct ledger ledger,
                       struct span reply);
+/* The server has answered that client, whatever it was. */
+void history_served(struct world *w, uint64_t client);
 /* The server answered that it did not. */
 void history_refused(struct world *w, uint32_t request, struct span reply);
 /* The engine wrote it to a server; a kernel took its last byte. */

@@ -8,6 +8,7 @@
 
 enum {
     CHUNK_MAX = 32 * 1024,
+    KERNEL_ROOM = 256 * 1024,
     SLICE_MAX = 7,
     UNREAD_MAX = 64 * 1024, /* what a stopped peer's kernel keeps for it */
     USER_TIMEOUT_US = 5000000,
@@ -16,6 +17,15 @@ enum {
 
 /* --- links ------------------------------------------------------------- */
 
+/* Send buffers of all sizes, while things may go wrong. */
+static uint64_t kernel_room(struct world *w)
+{
+    if (w->healed) {
+        return KERNEL_ROOM;
+    }
+    return chance(w, 1, 4) ? pick(w, 16, 4096) : pick(w, 8192, KERNEL_ROOM);
+}
+
 static struct link *link_new(struct world *w, conn_id id, bool upstream)
 {
     struct link *l = must_alloc(sizeof *l);
@@ -23,8 +33,7 @@ static struct link *link_new(struct world *w, conn_id id, bool upstream)
         .id = id,
         .upstream = upstream,
         .engine_open = true,
-        .kernel_room =
-            chance(w, 1, 4) ? pick(w, 16, 4096) : pick(w, 8192, 262144),
+        .kernel_room = kernel_room(w),
         .out = { .cut_at = UINT64_MAX },
         .in = { .cut_at = UINT64_MAX },
     };
@@ -606,6 +615,7 @@ void net_heal(struct world *w)
 {
     for (size_t i = 0; i < w->n_links; i++) {
         struct link *l = w->links[i];
+        l->kernel_room = KERNEL_ROOM;
         l->out.cut_at = UINT64_MAX;
         l->in.cut_at = UINT64_MAX;
         l->out.stuck_until = 0;

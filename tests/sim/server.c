@@ -529,6 +529,11 @@ static void serve(struct world *w, struct session *c)
         struct bytes reply = { 0 };
         struct span raw = { .data = bytes_front(&c->in), .len = m.size };
         command(w, c, &m, raw, &reply);
+        uint32_t request = history_find(w->history, raw);
+        if (request != NO_REQUEST) {
+            c->last_client = history_at(w->history, request)->client;
+        }
+        history_served(w, c->last_client);
         send(w, c, &reply);
         bytes_fini(&reply);
         if (!c->dead) {

@@ -38,7 +38,7 @@ struct session {
     uint64_t blocked_turn; /* which BLPOP the wake is for */
     uint32_t blocked_request;
     struct value *blocked_on;
-    bool subscribed;
+    uint64_t last_client; /* whose request it served last; 0: nobody's */
 };
 
 struct server;

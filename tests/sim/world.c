@@ -408,6 +408,20 @@ static bool everybody_idle(const struct world *w)
     return true;
 }
 
+/* Who still waits, for the report. */
+static void note_waiting(struct world *w)
+{
+    for (unsigned i = 0; i < w->n_clients; i++) {
+        const struct client *c = w->clients[i];
+        if (!client_idle(c) && !c->never_reads) {
+            world_note(w,
+                       c->link != NULL && c->link->paused ? "waits, paused"
+                                                          : "waits",
+                       c->link, c->n_waiting, (struct span){ 0 });
+        }
+    }
+}
+
 static void phase_safety(struct world *w)
 {
     uint64_t until_us = w->now_us + PHASE_MAX_US;
@@ -437,6 +451,7 @@ static void phase_liveness(struct world *w)
     while (!everybody_idle(w) && turn(w, w->healed_us + grace_us)) {
     }
     if (!everybody_idle(w)) {
+        note_waiting(w);
         world_violate(w,
                       "I14: requests are open %" PRIu64 "us after the healing",
                       w->now_us - w->healed_us);
@@ -469,6 +484,7 @@ static void phase_probe(struct world *w)
     while (!everybody_idle(w) && turn(w, until_us + BLOCKED_MAX_US)) {
     }
     if (!everybody_idle(w)) {
+        note_waiting(w);
         world_violate(w,
                       "I14: new requests are not answered after the healing");
     }
