@@ -23,6 +23,16 @@ void engine_trace_limit(struct engine *e,
                         .reason = name });
 }
 
+static struct downstream *downstream_of(struct conn *c)
+{
+    return CONTAINER_OF(c, struct downstream, conn);
+}
+
+static struct upstream *upstream_of(struct conn *c)
+{
+    return CONTAINER_OF(c, struct upstream_conn, conn)->upstream;
+}
+
 static bool create_clusters(struct engine *e)
 {
     const struct config *config = e->config;
@@ -148,56 +158,55 @@ const char *engine_refusal(void)
     return "-ERR max number of clients reached\r\n";
 }
 
-static void downstream_event(struct engine *e,
-                             struct downstream *d,
-                             const struct event *event)
-{
-    switch (event->type) {
-    case EVENT_ACCEPTED: downstream_accepted(e, d); break;
-    case EVENT_BYTES: input_bytes(e, d, event->bytes); break;
-    case EVENT_WRITTEN: downstream_written(e, d, event->count); break;
-    case EVENT_ENDED: downstream_ended(e, d); break;
-    case EVENT_CLOSED: downstream_closed(e, d); break;
-    case EVENT_RESOLVED:
-    case EVENT_CONNECTED:
-    case EVENT_TIMEOUT:
-    case EVENT_CONFIG:
-    case EVENT_DRAIN: break;
-    }
-}
-
-static void upstream_event(struct engine *e,
-                           struct upstream *u,
-                           const struct event *event)
-{
-    switch (event->type) {
-    case EVENT_RESOLVED: upstream_resolved(e, u, event); break;
-    case EVENT_CONNECTED: upstream_connected(e, u, event->error); break;
-    case EVENT_BYTES: upstream_bytes(e, u, event->bytes); break;
-    case EVENT_WRITTEN: upstream_written(e, u, event->count); break;
-    case EVENT_ENDED: upstream_ended(e, u); break;
-    case EVENT_CLOSED: upstream_closed(e, u, event->error); break;
-    case EVENT_ACCEPTED:
-    case EVENT_TIMEOUT:
-    case EVENT_CONFIG:
-    case EVENT_DRAIN: break;
-    }
-}
-
-static void conn_event(struct engine *e, const struct event *event)
+static void on_bytes(struct engine *e, const struct event *event)
 {
     struct conn *c = conn_find(e, event->conn);
     if (c == NULL) {
-        if (event->type == EVENT_BYTES) {
-            buf_unref(e->memory, event->bytes.buf);
-        }
+        buf_unref(e->memory, event->bytes.buf);
+    } else if (c->kind == CONN_DOWNSTREAM) {
+        input_bytes(e, downstream_of(c), event->bytes);
+    } else {
+        upstream_bytes(e, upstream_of(c), event->bytes);
+    }
+}
+
+static void on_written(struct engine *e, const struct event *event)
+{
+    struct conn *c = conn_find(e, event->conn);
+    if (c == NULL) {
         return;
     }
     if (c->kind == CONN_DOWNSTREAM) {
-        downstream_event(e, CONTAINER_OF(c, struct downstream, conn), event);
+        downstream_written(e, downstream_of(c), event->count);
     } else {
-        upstream_event(e, CONTAINER_OF(c, struct upstream_conn, conn)->upstream,
-                       event);
+        upstream_written(e, upstream_of(c), event->count);
+    }
+}
+
+/* What is rare in the life of a connection. */
+static void on_change(struct engine *e, const struct event *event)
+{
+    struct conn *c = conn_find(e, event->conn);
+    if (c == NULL) {
+        return;
+    }
+    bool is_client = c->kind == CONN_DOWNSTREAM;
+    struct downstream *d = is_client ? downstream_of(c) : NULL;
+    struct upstream *u = is_client ? NULL : upstream_of(c);
+    if (event->type == EVENT_ACCEPTED && is_client) {
+        downstream_accepted(e, d);
+    } else if (event->type == EVENT_ENDED && is_client) {
+        downstream_ended(e, d);
+    } else if (event->type == EVENT_CLOSED && is_client) {
+        downstream_closed(e, d);
+    } else if (event->type == EVENT_RESOLVED && !is_client) {
+        upstream_resolved(e, u, event);
+    } else if (event->type == EVENT_CONNECTED && !is_client) {
+        upstream_connected(e, u, event->error);
+    } else if (event->type == EVENT_ENDED) {
+        upstream_ended(e, u);
+    } else if (event->type == EVENT_CLOSED) {
+        upstream_closed(e, u, event->error);
     }
 }
 
@@ -244,18 +253,20 @@ void engine_step(struct engine *e, const struct event *event)
     e->now_us = event->now_us;
 
     switch (event->type) {
+    case EVENT_BYTES: on_bytes(e, event); break;
+    case EVENT_WRITTEN: on_written(e, event); break;
     case EVENT_ACCEPTED:
     case EVENT_RESOLVED:
     case EVENT_CONNECTED:
-    case EVENT_BYTES:
-    case EVENT_WRITTEN:
     case EVENT_ENDED:
-    case EVENT_CLOSED: conn_event(e, event); break;
+    case EVENT_CLOSED: on_change(e, event); break;
     case EVENT_TIMEOUT: run_timers(e); break;
     case EVENT_CONFIG: break; /* a configuration lasts as long as the engine */
     case EVENT_DRAIN: drain(e); break;
     }
-    downstream_work(e);
+    if (e->work != NULL) {
+        downstream_work(e);
+    }
 }
 
 bool engine_next(struct engine *e, struct action *action)

@@ -121,17 +121,19 @@ static void look_up_parts(struct request *r, const struct command_scanner *s)
     r->command = command_find(name, sub);
 }
 
+/* Find the row of r's command. A second word matters to few. */
 static void look_up(struct request *r, const struct command_scanner *s)
 {
-    const struct command_arg *last = &s->arg[s->seen > 1 ? 1 : 0];
-    if (s->seen == 0 || last->offset + last->len > r->part.len) {
+    const struct command_arg *name = &s->arg[0];
+    if (s->seen == 0 || name->offset + name->len > r->part.len) {
         look_up_parts(r, s);
         return;
     }
-    const uint8_t *data = slice_data(&r->part);
-    struct span name = { data + s->arg[0].offset, s->arg[0].len };
-    struct span sub = { data + last->offset, s->seen > 1 ? last->len : 0 };
-    r->command = command_find(name, sub);
+    const struct span word = { slice_data(&r->part) + name->offset, name->len };
+    r->command = command_find(word, (struct span){ NULL, 0 });
+    if (r->command != NULL && (r->command->flags & COMMAND_CONTAINER) != 0) {
+        look_up_parts(r, s);
+    }
 }
 
 /* Make one contiguous slice of what came in parts. Returns false without

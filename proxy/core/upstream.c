@@ -787,10 +787,13 @@ void upstream_next_due(struct engine *e, struct upstream *u, bool was_blocked)
     if (list_empty(&u->in_flight)) {
         return;
     }
-    struct request *r = CONTAINER_OF(u->in_flight.next, struct request, place);
     if (was_blocked) {
-        r->sent_us = e->now_us; /* it could not begin before */
+        LIST_FOR_EACH(node, &u->in_flight) { /* none could begin before */
+            CONTAINER_OF(node, struct request, place)->sent_us = e->now_us;
+        }
     }
+    const struct request *r =
+        CONTAINER_OF(u->in_flight.next, struct request, place);
     if (r->patience_us > 0) {
         upstream_wake_at(e, u, r->sent_us + r->patience_us);
     }
