@@ -485,6 +485,18 @@ static void draft_fini(struct draft *d)
     d->n = 0;
 }
 
+/* When such a request is served cannot be seen. */
+static bool waits_for_untracked(struct world *w, const struct client *c)
+{
+    for (uint32_t i = 0; i < c->n_waiting; i++) {
+        uint32_t request = c->waiting[(c->first + i) % CLIENT_WINDOW];
+        if (!history_at(w->history, request)->tracked) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Enter the draft and send it; false when it is equal to an earlier one. */
 static bool commit(struct world *w, struct client *c, struct draft *d)
 {
@@ -502,6 +514,7 @@ static bool commit(struct world *w, struct client *c, struct draft *d)
     }
     d->record.client = c->id;
     d->record.index = c->made;
+    d->record.behind_others = waits_for_untracked(w, c);
     d->record.end = c->sent_bytes + (c->out.size - before);
     uint32_t request = history_add(w->history, &d->record, bytes_span(&words));
     bytes_fini(&words);

@@ -313,7 +313,8 @@ void history_attempt(struct world *w, uint32_t request)
     if (c != NULL && turn_us < c->served_us + 4 * w->settings.latency_us) {
         turn_us = c->served_us + 4 * w->settings.latency_us;
     }
-    if (c != NULL && r->arrived && r->arrived_us < UINT64_MAX &&
+    bool known = c != NULL && r->arrived && !r->behind_others;
+    if (known && r->arrived_us < UINT64_MAX &&
         w->now_us > turn_us + deadline_us) {
         world_violate(w,
                       "I10: request %" PRIu32 " of client %" PRIu64

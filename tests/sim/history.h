@@ -61,9 +61,10 @@ struct request_record {
     uint8_t answer; /* enum answer */
     bool tracked;   /* its bytes are unique: the server knows it again */
     bool writes;
-    bool private_keys; /* nobody else uses its keys */
-    bool overtaken;    /* first ran after a later one on the same key */
-    bool settled;      /* of a block: EXEC was answered */
+    bool private_keys;  /* nobody else uses its keys */
+    bool behind_others; /* made while something untracked was unanswered */
+    bool overtaken;     /* first ran after a later one on the same key */
+    bool settled;       /* of a block: EXEC was answered */
     bool arrived;
     uint32_t block;       /* the transaction it belongs to, or 0 */
     uint32_t block_first; /* of EXEC and DISCARD: where the block begins */
