@@ -194,7 +194,7 @@ static bool one_reply_read(const char **line, struct bytes *out)
     }
     bytes_add_text(out, word);
     bytes_add_text(out, "\r\n");
-    return strchr("+:*%>~#,|", word[0]) != NULL;
+    return strchr("+:$*%>~#,|", word[0]) != NULL;
 }
 
 bool reply_read(const char **line, struct bytes *out)
