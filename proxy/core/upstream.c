@@ -20,7 +20,7 @@ static const struct upstream_config *config_of(const struct upstream *u)
     return u->endpoint->cluster->config;
 }
 
-static bool is_connecting(uint8_t state)
+static unsigned is_connecting(enum upstream_state state)
 {
     return state == UPSTREAM_RESOLVING || state == UPSTREAM_CONNECTING ||
            state == UPSTREAM_HANDSHAKE;
@@ -38,7 +38,7 @@ static void upstream_move(struct engine *e,
     p->lanes_up -= before == UPSTREAM_UP;
     p->lanes_connecting -= is_connecting(before);
     p->lanes_up += next == UPSTREAM_UP;
-    p->lanes_connecting += is_connecting((uint8_t)next);
+    p->lanes_connecting += is_connecting(next);
     u->state = (uint8_t)next;
     if (before == next) {
         before = UPSTREAM_UP; /* WAITING was entered when it was lost */
@@ -788,7 +788,7 @@ void upstream_next_due(struct engine *e, struct upstream *u, bool was_blocked)
         return;
     }
     if (was_blocked) {
-        LIST_FOR_EACH(node, &u->in_flight) { /* none could begin before */
+        LIST_FOR_EACH (node, &u->in_flight) { /* none could begin before */
             CONTAINER_OF(node, struct request, place)->sent_us = e->now_us;
         }
     }
