@@ -468,7 +468,8 @@ void history_answered(struct world *w,
     struct request_record *r = history_at(w->history, request);
     world_note(w, "answered", NULL, request, reply);
     history_served(w, r->client);
-    if (!r->arrived && !starts(reply, "-NOTAPPLIED")) {
+    bool refusal = starts(reply, "-") || starts(reply, "+QUEUED");
+    if (!r->arrived && !refusal) { /* a large one may be refused early */
         world_violate(w, "I3: a reply came before its request had arrived");
     }
     if (starts(reply, "-NOTAPPLIED") || starts(reply, "-UNKNOWNOUTCOME")) {
