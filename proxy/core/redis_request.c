@@ -219,7 +219,8 @@ void redis_answer_sham(struct engine *e, struct request *r)
         d->watch_lost = false;
         downstream_answer_text(e, r, null_array(e, d));
     } else {
-        bool ok = id == COMMAND_MULTI || id == COMMAND_DISCARD;
+        bool ok =
+            id == COMMAND_MULTI || id == COMMAND_DISCARD || id == COMMAND_WATCH;
         downstream_answer_text(e, r, ok ? "+OK\r\n" : "+QUEUED\r\n");
     }
 }
@@ -330,6 +331,22 @@ static bool dispatch_private(struct engine *e,
         redis_submit(e, d, r);
     }
     return lane != LANE_LATER;
+}
+
+static bool dispatch_watch(struct engine *e,
+                           struct downstream *d,
+                           struct request *r)
+{
+    if (d->watch_lost && !is_bare(e, r)) {
+        /* The next EXEC is null whatever else is watched, and does not reach
+         * the server, which would go on watching for the one after it. */
+        cluster_of(d)->stats.local_replies++;
+        downstream_answer_text(e, r, "+OK\r\n");
+        return true;
+    }
+    bool taken = dispatch_private(e, d, r);
+    d->watching = d->watching || taken;
+    return taken;
 }
 
 /* From here on replies cannot be matched with requests: whatever the server
@@ -469,11 +486,7 @@ static bool dispatch_by_id(struct engine *e,
     case COMMAND_UNSUBSCRIBE:
     case COMMAND_MONITOR:
     case COMMAND_SYNC: return dispatch_raw(e, d, r);
-    case COMMAND_WATCH: {
-        bool taken = dispatch_private(e, d, r);
-        d->watching = d->watching || taken;
-        return taken;
-    }
+    case COMMAND_WATCH: return dispatch_watch(e, d, r);
     case COMMAND_UNWATCH:
     case COMMAND_DISCARD:
     case COMMAND_EXEC: /* outside of a block: harmless on any lane */

@@ -363,6 +363,25 @@ static bool watch_is_lost(const struct downstream *d, const struct request *r)
     return watched;
 }
 
+/* Whether r is a WATCH for an EXEC that will be null anyway. That EXEC does
+ * not reach the server, which would go on watching for the one after it. */
+static bool watch_is_moot(const struct downstream *d, const struct request *r)
+{
+    if (r->command == NULL || r->command->id != COMMAND_WATCH) {
+        return false;
+    }
+    bool moot = d->watch_lost;
+    for (struct list_node *node = r->arrival.next;
+         node != &d->requests && !moot; node = node->next) {
+        const struct request *next =
+            CONTAINER_OF(node, struct request, arrival);
+        if (next->ends_block) {
+            return next->watched && next->state == REQUEST_READY;
+        }
+    }
+    return moot;
+}
+
 /* A block that waits as a whole but watched keys on the lost lane is answered
  * as if somebody had changed them. */
 static void answer_lost_watch(struct engine *e, struct downstream *d)
@@ -371,7 +390,8 @@ static void answer_lost_watch(struct engine *e, struct downstream *d)
     while (!downstream_gone(d) && node != &d->requests) {
         struct request *r = CONTAINER_OF(node, struct request, arrival);
         node = node->next;
-        if (r->state == REQUEST_READY && r->in_block && watch_is_lost(d, r)) {
+        bool moot = r->in_block ? watch_is_lost(d, r) : watch_is_moot(d, r);
+        if (r->state == REQUEST_READY && moot) {
             upstream_unhold(e, r->upstream, r);
             redis_answer_sham(e, r);
             node = d->requests.next;

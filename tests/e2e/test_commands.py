@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from relay import RST
 from resp import Push, ReplyError, encode
 from wait import wait_until
 
@@ -337,3 +338,47 @@ def test_databases_survive_a_restart(redis, redial):
             check.call("SELECT", db)
             assert check.call("GET", "k") == str(db).encode()
         c.close()
+
+
+@pytest.mark.needs_redial
+@pytest.mark.parametrize("sent", [
+    [("WATCH", "k")],
+    [("WATCH", "k"), ("WATCH", "j")],
+    [("WATCH", "k"), ("MULTI",), ("SET", "x", "1"), ("EXEC",)]])
+def test_a_watch_that_was_not_sent_does_not_outlive_its_exec(
+        redis, make_redial, make_relay, sent):
+    """WATCH and the loss of the connection arrive at the same moment, so that
+    WATCH has not left yet. The next EXEC may be null, the one after it not."""
+    relay = make_relay(redis.port)
+    redial = make_redial(relay.url)
+    with redial.connect() as c:
+        assert c.pipeline([("MULTI",), ("EXEC",)]) == [b"OK", []]
+        redial.stop_running()
+        c.send_raw(b"".join(encode(*words) for words in sent))
+        relay.cut_all(RST)
+        redial.go_on()
+        answers = [c.read() for _ in sent]
+        assert answers[0] == b"OK"
+        if len(answers) < 4:
+            answers = c.pipeline([("MULTI",), ("SET", "x", "1"), ("EXEC",)])
+        assert answers[-1] in (None, [b"OK"])
+        assert c.pipeline([("SET", "k", "2"), ("SET", "j", "2")]) \
+            == [b"OK", b"OK"]
+        assert c.pipeline([("MULTI",), ("SET", "x", "1"), ("EXEC",)]) \
+            == [b"OK", b"QUEUED", [b"OK"]]
+
+
+@pytest.mark.needs_redial
+def test_a_watch_after_a_lost_one_does_not_outlive_its_exec(
+        redis, make_redial, make_relay):
+    relay = make_relay(redis.port)
+    redial = make_redial(relay.url)
+    with redial.connect() as c:
+        assert c.call("WATCH", "k") == b"OK"
+        relay.cut_all(RST)
+        wait_until(lambda: redial.metric("lanes_lost") >= 2, "the loss")
+        assert c.call("WATCH", "j") == b"OK"
+        block = [("MULTI",), ("SET", "x", "1"), ("EXEC",)]
+        assert c.pipeline(block) == [b"OK", b"QUEUED", None]
+        assert c.call("SET", "j", "2") == b"OK"
+        assert c.pipeline(block) == [b"OK", b"QUEUED", [b"OK"]]
