@@ -260,8 +260,9 @@ def print_machine(found):
             if line.startswith("model name"):
                 model = line.split(":", 1)[1].strip()
                 break
+    release = platform.release().split("-")[0]
     print(
-        f"{os.cpu_count()} × {model}, Linux {platform.release()}. "
+        f"{os.cpu_count()} × {model}, Linux {release}. "
         f"{measure.CLIENTS} connections, {measure.VALUE_BYTES}-byte values, "
         f"{measure.KEYS:,} keys, one worker each."
     )
