@@ -17,7 +17,11 @@ from resp import ReplyError
 from wait import wait_until
 
 pytestmark = pytest.mark.needs_redial
-AOF = {"aof": True, "options": ["--aof-use-rdb-preamble", "no"]}
+USERS = ("default", "anna", "bert")
+PASSWORD = "pw-of-users"
+AOF = {"aof": True, "options": ["--aof-use-rdb-preamble", "no"] + [
+    word for user in USERS[1:]
+    for word in ("--user", user, "on", f">{PASSWORD}", "~*", "&*", "+@all")]}
 # Below reply_hold_max: a larger reply that is cut ends its connection.
 SIZES = (5, 5, 5, 5, 300, 20_000, 200_000)
 OPEN_CODES = {"UNKNOWNOUTCOME"}
@@ -29,6 +33,7 @@ class Client:
         self.connect, self.number = connect, number
         self.random = random.Random(seed)
         self.db, self.name, self.resp = 0, None, 2
+        self.user = USERS[0]
         self.count = 0
         # (db, key) -> the values it may have
         self.values = {}
@@ -150,9 +155,23 @@ class Client:
             self.check(raw == (b"%0\r\n" if self.resp == 3 else b"*0\r\n"),
                        f"RESP{self.resp}: {raw}")
 
+    def login(self, c):
+        user = self.random.choice(USERS[1:])
+        reply = (c.call("AUTH", user, PASSWORD)
+                 if self.random.random() < 0.5 else
+                 c.call("HELLO", self.resp, "AUTH", user, PASSWORD))
+        if not self.is_error(reply):
+            self.user = user
+
+    def who(self, c):
+        reply = c.call("ACL", "WHOAMI")
+        if not self.is_error(reply):
+            self.check(reply == self.user.encode(),
+                       f"user {reply}, not {self.user}")
+
     def transaction(self, c):
         first, second = self.set(), self.incr()
-        watch = self.random.random() < 0.3
+        watch = self.random.random() < 0.5
         if watch:
             self.is_error(c.call("WATCH", first[0][1]))
         one_by_one = self.random.random() < 0.5
@@ -189,9 +208,9 @@ class Client:
         with self.connect() as c:
             while not stop.is_set():
                 step = self.random.choices(
-                    (self.pipeline, self.select, self.rename, self.hello,
-                     self.transaction, self.block),
-                    (12, 3, 1, 1, 4, 1))[0]
+                    (self.pipeline, self.transaction, self.select,
+                     self.rename, self.hello, self.login, self.who,
+                     self.block), (10, 8, 3, 1, 1, 1, 2, 1))[0]
                 step(c)
                 self.done += 1
             # Quiet now: what may be, is.
@@ -199,9 +218,8 @@ class Client:
                 assert c.call("SELECT", db) == b"OK"
                 self.db = db
                 for key in range(3):
-                    words, judge = "GET", None
                     key = f"s{self.number}:{key}"
-                    reply = c.call(words, key)
+                    reply = c.call("GET", key)
                     self.check(reply in self.possible(key),
                                f"{key} at the end: {reply!r:.60}")
                 words, judge = self.read_counter()
@@ -248,7 +266,8 @@ def seeds():
 def test_sessions_survive_a_server_that_ends_connections(make_redis,
                                                          make_redial, seed):
     redis = make_redis(**AOF)
-    redial = make_redial(redis.url, sets=["upstream.retries=-1"])
+    redial = make_redial(redis.url, sets=["upstream.retries=-1"],
+                         secrets=[PASSWORD])
 
     def hurt(progress, stop):
         for _ in range(60):
@@ -264,7 +283,7 @@ def test_sessions_survive_a_server_that_ends_connections(make_redis,
 def test_sessions_survive_a_server_that_is_killed(make_redis, make_redial,
                                                   seed):
     redis = make_redis(**AOF)
-    redial = make_redial(redis.url)
+    redial = make_redial(redis.url, secrets=[PASSWORD])
 
     def hurt(progress, stop):
         for _ in range(6):
@@ -279,7 +298,7 @@ def test_sessions_survive_a_server_that_is_killed(make_redis, make_redial,
 def test_sessions_need_no_fault_to_be_checked(make_redis, make_redial):
     """Without faults every answer is certain."""
     redis = make_redis(**AOF)
-    redial = make_redial(redis.url)
+    redial = make_redial(redis.url, secrets=[PASSWORD])
     clients = converse(redis, redial,
                        lambda progress, stop: progress(600), 7)
     assert sum(client.unknown for client in clients) == 0
