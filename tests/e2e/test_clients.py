@@ -79,6 +79,37 @@ def test_redis_cli_monitor_and_subscribe(redial):
             reader.join(5)
 
 
+# Other servers as clients
+
+def test_redis_cli_fetches_a_snapshot(redial, folder):
+    with redial.connect() as c:
+        c.pipeline([("SET", f"k:{i}", "x" * 100) for i in range(2000)])
+    path = os.path.join(folder, "copy.rdb")
+    run(REDIS_CLI, "-p", redial.port, "--rdb", path)
+    with open(path, "rb") as file:
+        snapshot = file.read()
+    assert snapshot.startswith(b"REDIS") and len(snapshot) > 10000
+
+
+def test_a_replica_follows_through_redial(make_redis, make_redial, direct):
+    primary = make_redis(options=["--repl-diskless-sync-delay", "0"])
+    port = primary.port if direct else make_redial(primary.url).port
+    replica = make_redis()
+    primary.call("SET", "before", "1")
+    assert replica.call("REPLICAOF", HOST, port) == b"OK"
+    wait_until(lambda: replica.call("GET", "before") == b"1", "the snapshot")
+    primary.call("SET", "after", "2")
+    wait_until(lambda: replica.call("GET", "after") == b"2", "the stream")
+    replica.call("REPLICAOF", "NO", "ONE")
+
+
+def test_a_key_migrates_through_redial(redis, redial, make_redis):
+    other = make_redis()
+    other.call("SET", "m", "1")
+    assert other.call("MIGRATE", HOST, redial.port, "m", 0, 5000) == b"OK"
+    assert redis.call("GET", "m") == b"1"
+
+
 # redis-benchmark
 
 @pytest.mark.parametrize("pipeline", [1, 16])
