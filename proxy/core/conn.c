@@ -156,18 +156,27 @@ static bool take_action(struct engine *e, struct conn *c, struct action *a)
     return false;
 }
 
+static void leave_queue(struct engine *e, struct conn *c)
+{
+    e->busy = c->next;
+    if (e->busy == NULL) {
+        e->busy_tail = NULL;
+    }
+    c->queued = false;
+}
+
 bool conn_next_action(struct engine *e, struct action *action)
 {
     while (e->busy != NULL) {
         struct conn *c = e->busy;
         if (take_action(e, c, action)) {
+            if (action->type == ACTION_WRITE && !c->close && !c->dead &&
+                c->paused == c->paused_told) {
+                leave_queue(e, c); /* it has no more to ask for */
+            }
             return true;
         }
-        e->busy = c->next;
-        if (e->busy == NULL) {
-            e->busy_tail = NULL;
-        }
-        c->queued = false;
+        leave_queue(e, c);
         if (c->dead) {
             release(e, c);
         }

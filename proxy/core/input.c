@@ -249,6 +249,26 @@ static void take_command(struct engine *e,
     }
 }
 
+/* The common case: one multibulk command, whole, and nothing before it. */
+static void take_whole(struct engine *e,
+                       struct downstream *d,
+                       const struct command_scanner *s,
+                       struct buf *b,
+                       uint32_t offset,
+                       uint32_t len)
+{
+    struct request *r = request_new(e, d);
+    if (r == NULL) {
+        out_of_memory(e, d);
+        return;
+    }
+    buf_ref(b);
+    r->part = (struct slice){ .buf = b, .offset = offset, .len = len };
+    r->size = len;
+    look_up(r, s);
+    downstream_take(e, d, r);
+}
+
 /* The command being read is too large to be kept: pass on what is here. */
 static void begin_stream(struct engine *e, struct downstream *d)
 {
@@ -380,7 +400,10 @@ static uint32_t read_bytes(struct engine *e,
                                         len - done, &used);
         uint32_t at = offset + done;
         done += (uint32_t)used;
-        if (status == SCAN_DONE) {
+        if (status == SCAN_DONE && d->input == NULL && s->argc != 0 &&
+            !s->is_inline) {
+            take_whole(e, d, s, b, at, (uint32_t)used);
+        } else if (status == SCAN_DONE) {
             ended_command(e, d, s, b, at, (uint32_t)used);
         } else if (status == SCAN_MORE) {
             keep_partial(e, d, b, at, (uint32_t)used);

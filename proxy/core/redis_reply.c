@@ -16,7 +16,6 @@ struct message {
     uint32_t offset;
     uint32_t len;
     uint8_t type;
-    uint8_t scratch[ERROR_HEAD_MAX];
 };
 
 static void break_lane(struct engine *e, struct upstream *u, const char *why)
@@ -25,16 +24,19 @@ static void break_lane(struct engine *e, struct upstream *u, const char *why)
     upstream_lost(e, u, &(struct upstream_loss){ .why = why, .tell = true });
 }
 
-/* The beginning of the message in one piece. */
-static struct span message_head(const struct upstream *u, struct message *m)
+/* The beginning of the message in one piece; scratch has ERROR_HEAD_MAX
+ * bytes. */
+static struct span message_head(const struct upstream *u,
+                                const struct message *m,
+                                uint8_t *scratch)
 {
     if (u->partial.head == NULL) {
         return (struct span){ m->buf->data + m->offset, m->len };
     }
-    size_t n = chain_copy(&u->partial, m->scratch, ERROR_HEAD_MAX);
+    size_t n = chain_copy(&u->partial, scratch, ERROR_HEAD_MAX);
     size_t rest = ERROR_HEAD_MAX - n < m->len ? ERROR_HEAD_MAX - n : m->len;
-    memcpy(m->scratch + n, m->buf->data + m->offset, rest);
-    return (struct span){ m->scratch, n + rest };
+    memcpy(scratch + n, m->buf->data + m->offset, rest);
+    return (struct span){ scratch, n + rest };
 }
 
 /* A client that does not keep up: its lane is read no further until it has
@@ -186,7 +188,8 @@ static bool on_error(struct engine *e,
                      struct message *m)
 {
     struct cluster *c = u->endpoint->cluster;
-    struct redis_error error = redis_error_parse(message_head(u, m));
+    uint8_t scratch[ERROR_HEAD_MAX];
+    struct redis_error error = redis_error_parse(message_head(u, m, scratch));
     if (!proves_not_applied(r, error.kind)) {
         c->stats.server_errors++;
         return false;
@@ -424,7 +427,7 @@ static void on_message(struct engine *e, struct upstream *u, struct message *m)
             backoff_reset(&d->backoff);
         }
         if (r->task == TASK_LEDGER) {
-            redis_ledger_reply(e, u, r, message_head(u, m));
+            redis_ledger_reply(e, u, r);
         }
     } else {
         if (on_error(e, u, r, m)) {

@@ -154,13 +154,9 @@ void redis_session_refused(struct engine *e,
 }
 
 /* A session command that went to a private lane was accepted. */
-void redis_ledger_reply(struct engine *e,
-                        struct upstream *u,
-                        struct request *r,
-                        struct span reply)
+void redis_ledger_reply(struct engine *e, struct upstream *u, struct request *r)
 {
     struct downstream *d = r->downstream;
-    (void)reply;
     if (d->session_next == NULL) {
         return;
     }

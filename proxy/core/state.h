@@ -77,8 +77,7 @@ void redis_session_dropped(struct engine *e, struct downstream *d);
 /* A session command on a private lane was accepted. */
 void redis_ledger_reply(struct engine *e,
                         struct upstream *u,
-                        struct request *r,
-                        struct span reply);
+                        struct request *r);
 
 /* redis_request.c: r was answered with an error: if it was a MULTI, no block has
  * begun. */

@@ -184,8 +184,9 @@ static void socket_broken(struct worker *w, struct socket *s, int error)
     }
 }
 
-static int chain_iov(const struct chain *c, struct iovec *iov)
+static ssize_t write_many(int fd, const struct chain *c)
 {
+    struct iovec iov[IOV_COUNT];
     int n = 0;
     for (const struct segment *g = c->head; g != NULL && n < IOV_COUNT;
          g = g->next) {
@@ -193,7 +194,15 @@ static int chain_iov(const struct chain *c, struct iovec *iov)
         iov[n].iov_len = g->slice.len;
         n++;
     }
-    return n;
+    return writev(fd, iov, n);
+}
+
+static ssize_t write_some(int fd, const struct chain *c)
+{
+    const struct segment *first = c->head;
+    return first->next != NULL
+               ? write_many(fd, c)
+               : write(fd, slice_data(&first->slice), first->slice.len);
 }
 
 /* Write until all is gone or the kernel has enough, telling the core each
@@ -202,10 +211,7 @@ static int chain_iov(const struct chain *c, struct iovec *iov)
 static int write_chain(struct worker *w, struct socket *s, struct chain *c)
 {
     while (c->bytes > 0) {
-        struct iovec iov[IOV_COUNT];
-        int count = chain_iov(c, iov);
-        ssize_t n = count == 1 ? write(s->fd, iov[0].iov_base, iov[0].iov_len)
-                               : writev(s->fd, iov, count);
+        ssize_t n = write_some(s->fd, c);
         if (n < 0 && errno == EINTR) {
             continue;
         }
