@@ -19,6 +19,19 @@ void identity_init(struct identity *i)
 
 /* ---- what a reply must be ----------------------------------------------------- */
 
+/* Both of them are there, and equal. */
+static bool is_same(struct span a, struct span b)
+{
+    return a.data != NULL && b.data != NULL && span_equal(a, b);
+}
+
+static bool begins(struct span text, const char *with)
+{
+    size_t len = strlen(with);
+    return text.data != NULL && text.len >= len &&
+           memcmp(text.data, with, len) == 0;
+}
+
 static bool is_word(struct span word, const char *upper)
 {
     return span_is_word(word, upper);
@@ -39,7 +52,7 @@ static void value_of(struct bytes *out,
     struct bytes value = { 0 };
     bytes_printf(&value, "%s/%u/%u/%.*s", i->user, i->db, i->resp, (int)key.len,
                  (const char *)key.data);
-    if (key.len >= 5 && memcmp(key.data, "large", 5) == 0) {
+    if (begins(key, "large")) {
         while (value.size < LARGE_BYTES) {
             bytes_printf(&value, "%zu,", value.size);
         }
@@ -112,17 +125,11 @@ static bool is_data(const struct ask *a)
            is_word(a->argv[0], "INCR") || is_word(a->argv[0], "ECHO");
 }
 
-static bool begins(struct span text, const char *with)
-{
-    size_t len = strlen(with);
-    return text.len >= len && memcmp(text.data, with, len) == 0;
-}
-
 /* ---- a client looks at its replies --------------------------------------------- */
 
 static void expect_equal(struct span reply, const struct bytes *expected)
 {
-    if (!span_equal(reply, bytes_span(expected))) {
+    if (!is_same(reply, bytes_span(expected))) {
         fail_msg("the reply is %.*s instead of %.*s",
                  (int)(reply.len < 200 ? reply.len : 200),
                  (const char *)reply.data,
@@ -261,7 +268,7 @@ static struct ask *ask_find(struct driver *d, struct span raw)
     for (size_t p = 0; p < d->n_peers; p++) {
         for (size_t k = 0; k < d->peers[p]->n_asks; k++) {
             struct ask *a = &d->peers[p]->asks[k];
-            if (span_equal(bytes_span(&a->raw), raw)) {
+            if (is_same(bytes_span(&a->raw), raw)) {
                 return a;
             }
         }

@@ -32,8 +32,10 @@ enum {
     SETS_MAX = 6,
     ALLOCATIONS_MIN = 10, /* fewer, and nothing was played */
     ALLOCATIONS_MAX = 2000,
-    SECOND_US = 1000000,
+    CLIENTS_MANY = 20, /* more than the engine's tables begin with */
 };
+
+static const uint64_t second_us = 1000000;
 
 /* ---- conversations ---------------------------------------------------------- */
 
@@ -107,14 +109,14 @@ static void a_client_resets(struct driver *d)
 
 static void many_clients_come(struct driver *d)
 {
-    struct peer *clients[20];
-    for (size_t i = 0; i < sizeof clients / sizeof *clients; i++) {
+    struct peer *clients[CLIENTS_MANY];
+    for (size_t i = 0; i < CLIENTS_MANY; i++) {
         char words[] = { 'G', 'E', 'T', ' ', (char)('a' + i), '\0' };
         clients[i] = driver_client(d);
         driver_say(d, clients[i], words);
     }
     driver_run(d);
-    for (size_t i = 0; i < sizeof clients / sizeof *clients; i += 2) {
+    for (size_t i = 0; i < CLIENTS_MANY; i += 2) {
         driver_leave(d, clients[i]);
     }
     driver_run(d);
@@ -134,7 +136,7 @@ static void clients_spread_over_lanes(struct driver *d)
     driver_cut(d, IO_RESET);
     driver_say(d, a, "GET a2");
     driver_say(d, c, "GET c2");
-    driver_pass(d, SECOND_US);
+    driver_pass(d, second_us);
 }
 
 static void a_client_selects_databases(struct driver *d)
@@ -213,7 +215,7 @@ static void an_authenticated_client_moves(struct driver *d)
     driver_run(d);
     driver_cut(d, IO_RESET);
     driver_say(d, c, "GET a4");
-    driver_pass(d, SECOND_US);
+    driver_pass(d, second_us);
 }
 
 static void a_client_says_hello(struct driver *d)
@@ -266,7 +268,7 @@ static void a_transaction_loses_its_lane(struct driver *d)
     d->mute = false;
     driver_say(d, c, "EXEC");
     driver_say(d, c, "GET a3");
-    driver_pass(d, SECOND_US);
+    driver_pass(d, second_us);
 }
 
 static void a_client_subscribes(struct driver *d)
@@ -313,7 +315,7 @@ static void a_large_request_is_replayed(struct driver *d)
     d->mute = false;
     driver_say_large(d, c, "SET a3", 60000);
     driver_say(d, c, "GET a4");
-    driver_pass(d, SECOND_US);
+    driver_pass(d, second_us);
 }
 
 static void a_large_reply_is_streamed(struct driver *d)
@@ -350,7 +352,7 @@ static void a_lost_lane_is_replayed(struct driver *d)
     driver_cut(d, IO_RESET);
     d->deaf = false;
     d->mute = false;
-    driver_pass(d, SECOND_US);
+    driver_pass(d, second_us);
 }
 
 static void a_hung_server_is_fenced_off(struct driver *d)
@@ -364,7 +366,7 @@ static void a_hung_server_is_fenced_off(struct driver *d)
     driver_run(d);
     driver_cut(d, IO_TIMED_OUT);
     d->mute = false;
-    driver_pass(d, SECOND_US);
+    driver_pass(d, second_us);
 }
 
 static void a_reply_takes_too_long(struct driver *d)
@@ -375,9 +377,9 @@ static void a_reply_takes_too_long(struct driver *d)
     driver_say(d, c, "INCR a2");
     driver_say(d, c, "BLPOP q 0");
     driver_say(d, c, "GET a3");
-    driver_pass(d, SECOND_US);
+    driver_pass(d, second_us);
     d->mute = false;
-    driver_pass(d, SECOND_US);
+    driver_pass(d, second_us);
 }
 
 static void an_idle_server_is_dead(struct driver *d)
@@ -386,10 +388,10 @@ static void an_idle_server_is_dead(struct driver *d)
     driver_say(d, c, "GET a1");
     driver_run(d);
     d->mute = true;
-    driver_pass(d, 3 * SECOND_US);
+    driver_pass(d, 3 * second_us);
     d->mute = false;
     driver_say(d, c, "GET a2");
-    driver_pass(d, SECOND_US);
+    driver_pass(d, second_us);
 }
 
 static void a_loading_server_is_asked_again(struct driver *d)
@@ -402,7 +404,7 @@ static void a_loading_server_is_asked_again(struct driver *d)
     driver_say(d, c, "INCR a1");
     driver_run(d);
     driver_say(d, c, "GET a4");
-    driver_pass(d, SECOND_US);
+    driver_pass(d, second_us);
 }
 
 static void requests_wait_for_a_server(struct driver *d)
@@ -413,9 +415,9 @@ static void requests_wait_for_a_server(struct driver *d)
     d->blocks = true;
     driver_say(d, c, "GET a1");
     driver_say(d, c, "INCR a2");
-    driver_pass(d, SECOND_US);
+    driver_pass(d, second_us);
     d->down = false;
-    driver_pass(d, SECOND_US);
+    driver_pass(d, second_us);
 }
 
 static void requests_wait_too_long(struct driver *d)
@@ -425,11 +427,11 @@ static void requests_wait_too_long(struct driver *d)
     struct peer *c = driver_client(d);
     driver_say(d, c, "SELECT 3");
     driver_say(d, c, "INCR a2");
-    driver_pass(d, 20 * SECOND_US);
+    driver_pass(d, 20 * second_us);
     driver_say(d, c, "MULTI");
     driver_say(d, c, "INCR a3");
     driver_say(d, c, "EXEC");
-    driver_pass(d, 20 * SECOND_US);
+    driver_pass(d, 20 * second_us);
     d->down = false;
 }
 
@@ -475,7 +477,7 @@ static void the_engine_drains(struct driver *d)
     driver_say(d, other, "INCR b1");
     driver_run(d);
     driver_drain(d);
-    driver_pass(d, SECOND_US);
+    driver_pass(d, second_us);
     driver_drain(d);
     driver_run(d);
     d->mute = false;
@@ -522,7 +524,7 @@ static int tear_down(void **state)
 static void heal(struct driver *d)
 {
     d->fail_at = 0;
-    driver_pass(d, 15 * SECOND_US);
+    driver_pass(d, 15 * second_us);
     driver_check_answered(d);
     d->slice = 0;
     struct peer *c = driver_client(d);
@@ -532,7 +534,7 @@ static void heal(struct driver *d)
     }
     assert_non_null(c);
     driver_say(d, c, "GET probe");
-    driver_pass(d, SECOND_US);
+    driver_pass(d, second_us);
     assert_true(c->open);
     driver_check_answered(d);
     assert_false(c->asks[0].denied);

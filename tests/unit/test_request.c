@@ -76,16 +76,15 @@ static bool survives(enum request_state from, enum request_state to)
 static void a_request_makes_the_moves_of_the_table_and_no_other(void **state)
 {
     (void)state;
-    for (unsigned from = 0; from < REQUEST_STATE_COUNT; from++) {
-        for (unsigned to = 0; to < REQUEST_STATE_COUNT; to++) {
-            bool expected =
-                is_allowed((enum request_state)from, (enum request_state)to);
-            bool moved =
-                survives((enum request_state)from, (enum request_state)to);
-            if (moved != expected) {
-                fail_msg("from %u to %u: %s", from, to,
-                         moved ? "allowed" : "forbidden");
-            }
+    for (unsigned i = 0; i < REQUEST_STATE_COUNT * REQUEST_STATE_COUNT; i++) {
+        unsigned from = i / REQUEST_STATE_COUNT;
+        unsigned to = i % REQUEST_STATE_COUNT;
+        bool expected =
+            is_allowed((enum request_state)from, (enum request_state)to);
+        bool moved = survives((enum request_state)from, (enum request_state)to);
+        if (moved != expected) {
+            fail_msg("from %u to %u: %s", from, to,
+                     moved ? "allowed" : "forbidden");
         }
     }
 }

@@ -142,7 +142,7 @@ enum {
 
 static struct step step_at(size_t choice)
 {
-    if (choice < 2 * (DEL + 1)) {
+    if (choice / 2 <= DEL) {
         return (struct step){ (enum kind)(choice / 2), choice % 2 };
     }
     return (struct step){ (enum kind)(choice - (DEL + 1)), 0 };
@@ -215,8 +215,23 @@ static bool permit(const struct pipeline *p,
     return true;
 }
 
-/* Call check for every pipeline and every choice, decided. */
+/* Called for every pipeline and every choice, decided. */
 typedef void checker(const struct pipeline *p, const struct settle_item *items);
+
+/* Returns how many choices there are. */
+static size_t for_all_choices(const struct pipeline *p, checker *check)
+{
+    size_t done = 0;
+    for (unsigned choice = 0; choice < 1u << p->n; choice++) {
+        struct settle_item items[DEPTH_MAX];
+        if (permit(p, choice, items)) {
+            settle_decide(items, p->n);
+            check(p, items);
+            done++;
+        }
+    }
+    return done;
+}
 
 static void for_all(size_t depth, checker *check)
 {
@@ -224,14 +239,7 @@ static void for_all(size_t depth, checker *check)
     for (size_t n = 1; n <= depth; n++) {
         for (size_t i = 0; i < pipelines(n); i++) {
             struct pipeline p = pipeline_at(i, n);
-            for (unsigned choice = 0; choice < 1u << n; choice++) {
-                struct settle_item items[DEPTH_MAX];
-                if (permit(&p, choice, items)) {
-                    settle_decide(items, n);
-                    check(&p, items);
-                    done++;
-                }
-            }
+            done += for_all_choices(&p, check);
         }
     }
     assert_true(done > pipelines(depth));
