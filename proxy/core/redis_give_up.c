@@ -189,9 +189,11 @@ static void mind_block(struct engine *e,
                        const struct request *r)
 {
     enum command_id id = r->command != NULL ? r->command->id : COMMAND_OTHER;
-    bool open = d->block == BLOCK_OPEN && r->in_block && !redis_later_multi(r);
+    bool current = r->in_block && !redis_later_multi(r);
+    bool open = current && d->block == BLOCK_OPEN;
+    bool broken = current && d->block == BLOCK_BROKEN;
     bool refused = id == COMMAND_MULTI && !r->in_block;
-    if (refused || (open && r->opens_block)) {
+    if (refused || ((open || broken) && r->opens_block)) {
         d->block = BLOCK_BROKEN;
         d->block_passed = false;
         d->block_until_us = e->now_us + REFUSED_BLOCK_US;

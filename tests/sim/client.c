@@ -130,6 +130,9 @@ static void answered(struct world *w, struct client *c, struct span reply)
     history_answered(w, request, reply, c->session);
     struct request_record *r = history_at(w->history, request);
     session_change(c, r);
+    if (r->begins_block && r->answer != ANSWER_REPLY && r->block == c->block) {
+        c->block = 0; /* no transaction: it sends no more of it */
+    }
     if (r->ends_block) {
         block_end(w, c, request, reply);
     }

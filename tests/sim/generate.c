@@ -415,6 +415,8 @@ static void draft_multi(struct world *w, struct client *c, struct draft *d)
     d->record.class = CLASS_X;
     d->record.expect = EXPECT_OK;
     c->block = ++w->next_block;
+    d->record.begins_block = true;
+    d->record.block = c->block;
     c->block_first = (uint32_t)history_count(w->history);
     c->block_left = (uint32_t)pick(w, 1, 5);
 }

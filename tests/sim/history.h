@@ -68,7 +68,7 @@ struct request_record {
     bool arrived;
     uint32_t block;       /* the transaction it belongs to, or 0 */
     uint32_t block_first; /* of EXEC and DISCARD: where the block begins */
-    bool ends_block, executes_block;
+    bool begins_block, ends_block, executes_block;
     uint32_t keys[KEYS_PER_REQUEST];
     uint64_t end;        /* offset in the client's stream */
     uint64_t arrived_us; /* UINT64_MAX: it may still wait at pipeline_max */

@@ -129,8 +129,11 @@ void link_send(struct world *w, struct link *l, const void *data, size_t size)
 
 static size_t chunk(struct world *w)
 {
-    return strikes(w, FAULT_SLICES) ? pick(w, 1, SLICE_MAX)
-                                    : pick(w, 1024, CHUNK_MAX);
+    if (!strikes(w, FAULT_SLICES)) {
+        return pick(w, 1024, CHUNK_MAX);
+    }
+    /* Tiny ones on a slow network would take for ever. */
+    return pick(w, 1, SLICE_MAX * (1 + w->settings.latency_us / 1000));
 }
 
 /* --- what the kernel takes --------------------------------------------- */
