@@ -162,6 +162,7 @@ class RedisServer(Process):
             "--appendonly", "yes" if aof else "no",
             "--appendfsync", "always",
             "--auto-aof-rewrite-percentage", "0",
+            "--repl-diskless-sync-delay", "0",
             "--maxclients", "4000", *options]
         if self.unix_path:
             self.options += ["--unixsocket", self.unix_path]

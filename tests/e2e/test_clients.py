@@ -91,12 +91,10 @@ def test_redis_cli_fetches_a_snapshot(redial, folder):
     assert snapshot.startswith(b"REDIS") and len(snapshot) > 10000
 
 
-def test_a_replica_follows_through_redial(make_redis, make_redial, direct):
-    primary = make_redis(options=["--repl-diskless-sync-delay", "0"])
-    port = primary.port if direct else make_redial(primary.url).port
-    replica = make_redis()
+def test_a_replica_follows_through_redial(redis, redial, make_redis):
+    primary, replica = redis, make_redis()
     primary.call("SET", "before", "1")
-    assert replica.call("REPLICAOF", HOST, port) == b"OK"
+    assert replica.call("REPLICAOF", HOST, redial.port) == b"OK"
     wait_until(lambda: replica.call("GET", "before") == b"1", "the snapshot")
     primary.call("SET", "after", "2")
     wait_until(lambda: replica.call("GET", "after") == b"2", "the stream")
