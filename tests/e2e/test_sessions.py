@@ -295,6 +295,26 @@ def test_sessions_survive_a_server_that_is_killed(make_redis, make_redial,
     converse(redis, redial, hurt, seed)
 
 
+@pytest.mark.parametrize("sets", [
+    ["upstream.lanes=private"],
+    ["upstream.shared_lanes=3", "redial.workers=2"],
+    ["listener.pipeline_max=3", "listener.client_buffer_max=16KiB",
+     "upstream.reply_hold_max=1MiB", "upstream.lane_buffer_max=16KiB"],
+], ids=["private", "spread", "tight"])
+def test_sessions_survive_with_other_settings(make_redis, make_redial, sets):
+    redis = make_redis(**AOF)
+    redial = make_redial(redis.url, sets=["upstream.retries=-1", *sets],
+                         secrets=[PASSWORD])
+
+    def hurt(progress, stop):
+        for _ in range(30):
+            if stop.is_set():
+                return
+            progress(15)
+            redis.call("CLIENT", "KILL", "TYPE", "normal")
+    converse(redis, redial, hurt, 3)
+
+
 def test_sessions_need_no_fault_to_be_checked(make_redis, make_redial):
     """Without faults every answer is certain."""
     redis = make_redis(**AOF)
