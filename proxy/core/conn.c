@@ -142,7 +142,7 @@ static bool take_action(struct engine *e, struct conn *c, struct action *a)
     }
     if (c->resolve || c->connect) {
         a->type = c->resolve ? ACTION_RESOLVE : ACTION_CONNECT;
-        a->address = c->address;
+        a->address = CONTAINER_OF(c, struct upstream_conn, conn)->address;
         c->resolve = false;
         c->connect = false;
         c->known = true;

@@ -17,16 +17,15 @@ struct conn {
     conn_id id;        /* 0: not open */
     struct conn *next; /* in the list of connections with something to do */
     struct chain out;  /* produced and not yet handed to the shell */
-    const struct address *address; /* what to resolve or connect to */
-    uint8_t kind;                  /* enum conn_kind */
-    bool queued;                   /* is in that list */
-    bool resolve;                  /* ask for ACTION_RESOLVE */
-    bool connect;                  /* ask for ACTION_CONNECT */
-    bool close;       /* ask for ACTION_CLOSE; the owner is given up */
-    bool paused;      /* reading should stop */
-    bool paused_told; /* reading was told to stop */
-    bool known;       /* the shell has heard of it */
-    bool dead;        /* nothing may refer to it any more but the list */
+    uint8_t kind;      /* enum conn_kind */
+    bool queued;       /* is in that list */
+    bool resolve;      /* ask for ACTION_RESOLVE */
+    bool connect;      /* ask for ACTION_CONNECT */
+    bool close;        /* ask for ACTION_CLOSE; the owner is given up */
+    bool paused;       /* reading should stop */
+    bool paused_told;  /* reading was told to stop */
+    bool known;        /* the shell has heard of it */
+    bool dead;         /* nothing may refer to it any more but the list */
 };
 
 struct conn_entry {

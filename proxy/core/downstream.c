@@ -86,7 +86,6 @@ void downstream_unbind(struct engine *e, struct downstream *d)
         upstream_free(e, u, "its client needs it no more");
         return;
     }
-    list_remove(&d->lane_node);
     u->n_clients--;
     if (u->n_clients > 0 || u->pinned) {
         return;
@@ -108,7 +107,6 @@ void downstream_bind(struct engine *e,
     downstream_unbind(e, d);
     d->lane = lane;
     if (lane->owner == NULL) {
-        list_append(&lane->clients, &d->lane_node);
         lane->n_clients++;
     }
 }

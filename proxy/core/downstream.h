@@ -32,7 +32,6 @@ struct downstream {
     struct request *undispatched;  /* the first that waits for its turn: it and
                                       all behind it are NEW; NULL: none */
     struct upstream *lane;         /* borrowed; NULL: none bound yet */
-    struct list_node lane_node;    /* in lane->clients of a shared lane */
     struct session *session;       /* owned; NULL: has said nothing */
     struct session *session_next;  /* owned; asked for, not yet accepted */
     struct input *input;           /* owned; NULL: nothing half read */

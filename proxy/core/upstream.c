@@ -77,7 +77,6 @@ struct upstream *upstream_new(struct engine *e,
     u->endpoint = p;
     u->owner = owner;
     u->timer.kind = TIMER_UPSTREAM;
-    list_init(&u->clients);
     list_init(&u->waiting);
     list_init(&u->in_flight);
     list_append(&p->lanes, &u->endpoint_node);
@@ -257,7 +256,7 @@ static void connect_to(struct engine *e,
 {
     u->address = *address;
     upstream_move(e, u, UPSTREAM_CONNECTING, NULL, 0);
-    u->link->conn.address = &u->address;
+    u->link->address = &u->address;
     u->link->conn.connect = true;
     conn_touch(e, &u->link->conn);
     u->deadline_us = e->now_us + config_of(u)->connect_timeout_us;
@@ -278,7 +277,7 @@ static void begin_attempt(struct engine *e, struct upstream *u)
         return;
     }
     upstream_move(e, u, UPSTREAM_RESOLVING, NULL, 0);
-    u->link->conn.address = u->endpoint->address;
+    u->link->address = u->endpoint->address;
     u->link->conn.resolve = true;
     conn_touch(e, &u->link->conn);
     u->deadline_us = e->now_us + config_of(u)->connect_timeout_us;

@@ -30,7 +30,8 @@ enum upstream_state {
  * new one, so that the old name can be told to the shell in peace. */
 struct upstream_conn {
     struct conn conn;
-    struct upstream *upstream; /* borrowed; NULL: given up */
+    const struct address *address; /* borrowed: what to resolve or connect to */
+    struct upstream *upstream;     /* borrowed; NULL: given up */
 };
 
 struct upstream {
@@ -39,9 +40,8 @@ struct upstream {
     struct upstream_conn *link;     /* owned until given up; NULL: not open */
     struct session *session;        /* owned: identity, db, RESP version */
     struct downstream *owner;       /* private lane: whose; NULL: shared */
-    struct list_node clients;       /* downstreams bound to a shared lane */
-    unsigned n_clients;
-    unsigned index; /* among shared lanes of one session */
+    unsigned n_clients;             /* bound to a shared lane */
+    unsigned index;                 /* among shared lanes of one session */
 
     uint8_t state;  /* enum upstream_state */
     bool pinned;    /* the default lane: stays open without clients */
