@@ -540,7 +540,7 @@ static bool dispatch_special(struct engine *e,
         downstream_answer_text(e, r, "-NOAUTH Authentication required.\r\n");
         return true;
     }
-    if (d->block == BLOCK_BROKEN && e->now_us >= d->block_until_us) {
+    if (d->block == BLOCK_BROKEN && r->arrived_us >= d->block_until_us) {
         d->block = BLOCK_NONE;
     }
     if (d->block != BLOCK_NONE && r->command != NULL &&

@@ -71,6 +71,13 @@ void client_arrived(struct world *w, struct client *c, uint64_t count)
     count_arrivals(w, c);
 }
 
+void client_served_all(struct world *w)
+{
+    for (unsigned i = 0; i < w->n_clients; i++) {
+        w->clients[i]->served_us = w->now_us;
+    }
+}
+
 /* --- what it is told --------------------------------------------------- */
 
 static void session_change(struct client *c, const struct request_record *r)

@@ -50,6 +50,8 @@ void client_read(struct world *w, struct client *c);
 void client_receive(struct world *w, struct client *c, struct span bytes);
 /* So many bytes of its stream have reached the engine. */
 void client_arrived(struct world *w, struct client *c, uint64_t count);
+/* Any of them may have got a reply just now. */
+void client_served_all(struct world *w);
 /* The run ends: what it waits for is lost. */
 void client_give_up(struct world *w, struct client *c);
 /* Whether it has every reply it waits for. */

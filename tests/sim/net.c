@@ -500,6 +500,9 @@ static void arrive_in(struct world *w, struct link *l)
             world_wake(w, SOON_US, WAKE_IN, l, 0);
             return;
         }
+        if (l->upstream && p->stuck_until > 0) {
+            client_served_all(w); /* replies that were stuck until now */
+        }
         world_note(w, "bytes", l, n,
                    (struct span){ .data = bytes_front(&p->data), .len = n });
         bytes_drop(&p->data, n);
@@ -622,7 +625,7 @@ void net_heal(struct world *w)
         l->out.cut_at = UINT64_MAX;
         l->in.cut_at = UINT64_MAX;
         l->out.stuck_until = 0;
-        l->in.stuck_until = 0;
+        l->in.stuck_until = l->in.stuck_until > 0; /* 1: it was */
         l->out.scheduled = false;
         l->in.scheduled = false;
         schedule(w, l, &l->out);
