@@ -359,6 +359,14 @@ static void draft_hello(struct world *w, struct draft *d)
     }
 }
 
+static void draft_setname(struct draft *d)
+{
+    add(d, "CLIENT");
+    add(d, "SETNAME");
+    add(d, "app");
+    d->record.expect = EXPECT_OK;
+}
+
 static void draft_session(struct world *w, struct client *c, struct draft *d)
 {
     d->record.class = CLASS_C;
@@ -375,17 +383,13 @@ static void draft_session(struct world *w, struct client *c, struct draft *d)
     }
     case 2: draft_hello(w, d); break;
     case 3:
-        if (!w->settings.own_auth) {
+        if (w->settings.own_auth) {
+            draft_setname(d);
+        } else {
             draft_auth(w, c, d);
-            break;
         }
-        /* fall through */
-    case 4:
-        add(d, "CLIENT");
-        add(d, "SETNAME");
-        add(d, "app");
-        d->record.expect = EXPECT_OK;
         break;
+    case 4: draft_setname(d); break;
     case 5:
         add(d, "CLIENT");
         add(d, "ID");

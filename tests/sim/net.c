@@ -500,6 +500,7 @@ static void arrive_in(struct world *w, struct link *l)
             world_wake(w, SOON_US, WAKE_IN, l, 0);
             return;
         }
+        history_served(w, l->last_client); /* its reply may be a long one */
         if (l->upstream && p->stuck_until > 0) {
             client_served_all(w); /* replies that were stuck until now */
         }

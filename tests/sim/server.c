@@ -534,6 +534,9 @@ static void serve(struct world *w, struct session *c)
             c->last_client = history_at(w->history, request)->client;
         }
         history_served(w, c->last_client);
+        if (c->link != NULL) {
+            c->link->last_client = c->last_client;
+        }
         send(w, c, &reply);
         bytes_fini(&reply);
         if (!c->dead) {

@@ -87,6 +87,7 @@ struct link {
     struct pipe out;    /* from the engine */
     struct pipe in;     /* to the engine */
     uint64_t kernel_room;
+    uint64_t last_client;    /* whose request the server answered last */
     struct session *session; /* the server's side; borrowed */
     struct client *client;   /* or the client's; borrowed */
 
