@@ -157,15 +157,16 @@ static bool linearise(struct engine *e,
     return true;
 }
 
-/* r becomes the bytes of parts and then those of b. */
+/* r becomes the bytes of parts and then those of tail, which is borrowed. */
 static bool assemble(struct engine *e,
                      struct request *r,
                      struct chain *parts,
-                     struct buf *b,
-                     uint32_t offset,
-                     uint32_t len,
+                     struct slice tail,
                      bool is_inline)
 {
+    struct buf *b = tail.buf;
+    uint32_t offset = tail.offset;
+    uint32_t len = tail.len;
     r->size = parts->bytes + len;
     if (parts->head == NULL) {
         buf_ref(b);
@@ -223,8 +224,9 @@ static void take_command(struct engine *e,
         chain_clear(e->memory, parts);
         return;
     }
+    const struct slice tail = { .buf = b, .offset = offset, .len = len };
     struct request *r = request_new(e, d);
-    if (r == NULL || !assemble(e, r, parts, b, offset, len, s->is_inline)) {
+    if (r == NULL || !assemble(e, r, parts, tail, s->is_inline)) {
         if (r != NULL) {
             request_free(e, r);
         }

@@ -52,8 +52,10 @@ static inline bool list_is_out(const struct list_node *node)
     return node->next == NULL;
 }
 
+/* NOLINTBEGIN(bugprone-macro-parentheses): node is declared here */
 #define LIST_FOR_EACH(node, head)                               \
     for (struct list_node *node = (head)->next; node != (head); \
          node = node->next)
+/* NOLINTEND(bugprone-macro-parentheses) */
 
 #endif

@@ -25,12 +25,12 @@ void pool_fini(struct pool *p)
     p->free = NULL;
 }
 
-void *pool_grow(struct pool *p)
+bool pool_grow(struct pool *p)
 {
     char *slab =
         memory_take(p->memory, SLAB_HEADER + POOL_SLAB_OBJECTS * p->size);
     if (slab == NULL) {
-        return NULL;
+        return false;
     }
     struct pool_node *head = (struct pool_node *)(void *)slab;
     head->next = p->slabs;
@@ -41,5 +41,5 @@ void *pool_grow(struct pool *p)
         node->next = p->free;
         p->free = node;
     }
-    return pool_take(p);
+    return true;
 }

@@ -2,6 +2,8 @@
 #ifndef CORE_POOL_H
 #define CORE_POOL_H
 
+#include <stdbool.h>
+
 #include "proxy/core/memory.h"
 
 enum {
@@ -24,16 +26,16 @@ void pool_init(struct pool *p, struct memory *m, size_t size);
 /* Every object must have been given back. */
 void pool_fini(struct pool *p);
 
-/* One more slab. Returns NULL when memory is short. */
-void *pool_grow(struct pool *p);
+/* One more slab. Returns false when memory is short. */
+bool pool_grow(struct pool *p);
 
 /* An object with undefined content, or NULL. */
 static inline void *pool_take(struct pool *p)
 {
-    struct pool_node *node = p->free;
-    if (node == NULL) {
-        return pool_grow(p);
+    if (p->free == NULL && !pool_grow(p)) {
+        return NULL;
     }
+    struct pool_node *node = p->free;
     p->free = node->next;
     p->used++;
     return node;

@@ -48,63 +48,84 @@ static void verdict_words(const struct request *r,
     snprintf(out, max, "not retried");
 }
 
+/* Why a request is given up. */
+struct give_up {
+    enum outcome outcome;
+    enum verdict verdict;
+    const char *cause; /* words; may be empty */
+};
+
+/* Write the error reply into text, which has ERROR_TEXT_MAX bytes. */
 static void compose(struct engine *e,
                     const struct request *r,
                     const struct cluster *c,
-                    bool unknown,
-                    enum verdict verdict,
-                    const char *cause,
+                    const struct give_up *why,
                     char *text)
 {
     char address[ADDRESS_TEXT_MAX];
     char words[96];
-    address_format(c->endpoint.address, address);
-    verdict_words(r, c, verdict, request_class(e, r), words, sizeof(words));
+    bool unknown = why->outcome == OUTCOME_AMBIGUOUS;
     const char *code = unknown ? "UNKNOWNOUTCOME" : "NOTAPPLIED";
     const char *what = unknown ? "may have been executed" : "was not executed";
-    if (r->in_block && !unknown && r->command != NULL &&
-        r->command->id == COMMAND_EXEC) {
+    if (!unknown && r->ends_block && r->command->id == COMMAND_EXEC) {
         code = "EXECABORT";
         what = "executed nothing, the transaction is discarded";
     }
-    snprintf(text, ERROR_TEXT_MAX,
+    address_format(c->endpoint.address, address);
+    verdict_words(r, c, why->verdict, request_class(e, r), words,
+                  sizeof(words));
+    snprintf(text, ERROR_TEXT_MAX - 2,
              "-%s %s %s: upstream '%s' %s: %s; sent %u times, %u connection "
-             "attempts failed, %.3f s; %s\r\n",
+             "attempts failed, %.3f s; %s",
              code, request_name(r), what, c->config->name, address,
-             cause != NULL && cause[0] != '\0' ? cause : "no connection yet",
+             why->cause[0] != '\0' ? why->cause : "no connection yet",
              (unsigned)r->attempts, (unsigned)c->endpoint.failures,
              seconds(e->now_us - r->arrived_us), words);
+    char *end = text;
+    for (; *end != '\0'; end++) {
+        if ((unsigned char)*end < ' ') {
+            *end = '?'; /* it is one line, whatever a server has said */
+        }
+    }
+    end[0] = '\r';
+    end[1] = '\n';
+    end[2] = '\0';
+}
+
+/* What retries and their end have in common. */
+static struct trace_record record_of(struct engine *e, const struct request *r)
+{
+    const struct downstream *d = r->downstream;
+    const struct cluster *c = d->listener->cluster;
+    return (struct trace_record){
+        .upstream = c->config->name,
+        .listener = d->listener->config->name,
+        .address = c->endpoint.address,
+        .client = d->conn.id,
+        .command = request_name(r),
+        .class = command_class_name(request_class(e, r)),
+        .attempt = r->attempts,
+        .elapsed_us = e->now_us - r->arrived_us,
+    };
 }
 
 static void trace_give_up(struct engine *e,
                           const struct request *r,
-                          const struct cluster *c,
-                          enum outcome outcome,
-                          enum verdict verdict,
-                          const char *cause)
+                          const struct give_up *why)
 {
     if (e->tracer.emit == NULL) {
         return;
     }
-    const struct downstream *d = r->downstream;
-    engine_trace(e, &(struct trace_record){
-                        .type = TRACE_GIVE_UP,
-                        .upstream = c->config->name,
-                        .listener = d->listener->config->name,
-                        .address = c->endpoint.address,
-                        .client = d->conn.id,
-                        .command = request_name(r),
-                        .class = command_class_name(request_class(e, r)),
-                        .outcome = outcome_name(outcome),
-                        .verdict = verdict_name(verdict),
-                        .reason = cause,
-                        .attempt = r->attempts,
-                        .elapsed_us = e->now_us - r->arrived_us });
+    struct trace_record record = record_of(e, r);
+    record.type = TRACE_GIVE_UP;
+    record.outcome = outcome_name(why->outcome);
+    record.verdict = verdict_name(why->verdict);
+    record.reason = why->cause;
+    engine_trace(e, &record);
 }
 
 void request_trace_retry(struct engine *e,
                          const struct request *r,
-                         const struct cluster *c,
                          enum outcome outcome,
                          enum verdict verdict,
                          const char *why,
@@ -113,34 +134,27 @@ void request_trace_retry(struct engine *e,
     if (e->tracer.emit == NULL) {
         return;
     }
-    const struct downstream *d = r->downstream;
-    engine_trace(e, &(struct trace_record){
-                        .type = TRACE_RETRY,
-                        .upstream = c->config->name,
-                        .listener = d->listener->config->name,
-                        .address = c->endpoint.address,
-                        .client = d->conn.id,
-                        .command = request_name(r),
-                        .class = command_class_name(request_class(e, r)),
-                        .outcome = outcome_name(outcome),
-                        .verdict = verdict_name(verdict),
-                        .reason = why,
-                        .attempt = r->attempts,
-                        .delay_us = delay_us,
-                        .elapsed_us = e->now_us - r->arrived_us });
+    struct trace_record record = record_of(e, r);
+    record.type = TRACE_RETRY;
+    record.outcome = outcome_name(outcome);
+    record.verdict = verdict_name(verdict);
+    record.reason = why;
+    record.delay_us = delay_us;
+    engine_trace(e, &record);
 }
 
 static void answer(struct engine *e,
                    struct request *r,
                    struct cluster *c,
-                   enum outcome outcome,
-                   enum verdict verdict,
-                   const char *cause)
+                   const struct give_up *cause)
 {
     struct downstream *d = r->downstream;
-    bool unknown = r->ambiguous || outcome == OUTCOME_AMBIGUOUS;
-    trace_give_up(e, r, c, unknown ? OUTCOME_AMBIGUOUS : outcome, verdict,
-                  cause);
+    struct give_up why = *cause;
+    if (r->ambiguous) {
+        why.outcome = OUTCOME_AMBIGUOUS; /* once unknown, always unknown */
+    }
+    bool unknown = why.outcome == OUTCOME_AMBIGUOUS;
+    trace_give_up(e, r, &why);
     if (r->task == TASK_SESSION || r->task == TASK_LEDGER) {
         redis_session_dropped(e, d);
         if (downstream_gone(d)) {
@@ -153,7 +167,7 @@ static void answer(struct engine *e,
         return;
     }
     char text[ERROR_TEXT_MAX + 1];
-    compose(e, r, c, unknown, verdict, cause, text);
+    compose(e, r, c, &why, text);
     c->stats.unknown_outcome += unknown;
     c->stats.not_applied += !unknown;
     downstream_answer_text(e, r, text);
@@ -221,14 +235,16 @@ void request_give_up(struct engine *e,
     char copy[ENDPOINT_ERROR_MAX]; /* cause may change under our hands */
     snprintf(copy, sizeof(copy), "%s", cause != NULL ? cause : "");
     mind_block(e, d, r);
+    const struct give_up why = { outcome, verdict, copy };
+    const struct give_up with_it = { OUTCOME_NOT_SENT, verdict, copy };
     struct request *rest = NULL;
     while (r->in_block && (rest = next_of_block(r)) != NULL) {
         upstream_unhold(e, rest->upstream, rest);
         request_move(rest, REQUEST_NEW);
-        answer(e, rest, c, OUTCOME_NOT_SENT, verdict, copy);
+        answer(e, rest, c, &with_it);
         if (downstream_gone(d)) {
             return;
         }
     }
-    answer(e, r, c, outcome, verdict, copy);
+    answer(e, r, c, &why);
 }

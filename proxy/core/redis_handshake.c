@@ -54,8 +54,8 @@ static bool say(struct engine *e,
             memcpy(text + len, words[i].data, words[i].len);
         }
         len += words[i].len;
-        memcpy(text + len, "\r\n", 2);
-        len += 2;
+        text[len++] = '\r';
+        text[len++] = '\n';
     }
     bool sent = upstream_send_own(e, u, TASK_HANDSHAKE, (uint8_t)step,
                                   (struct span){ (uint8_t *)text, len });

@@ -283,7 +283,7 @@ static bool settle_refused(struct engine *e, struct downstream *d)
             continue;
         }
         request_move(r, REQUEST_BACKOFF);
-        request_trace_retry(e, r, c, OUTCOME_NOT_APPLIED, verdict,
+        request_trace_retry(e, r, OUTCOME_NOT_APPLIED, verdict,
                             "refused by the server", delay_us);
     }
     return true;

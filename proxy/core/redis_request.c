@@ -23,6 +23,10 @@ static void give_up_here(struct engine *e,
     request_give_up(e, r, cluster_of(d), OUTCOME_NOT_SENT, GIVE_UP_POLICY, why);
 }
 
+enum {
+    BLOCKED_GRACE_US = 1000 * 1000
+};
+
 /* How long the reply may take (redis.md §5 attempt_timeout). */
 static uint64_t patience_us(struct engine *e,
                             const struct downstream *d,
@@ -38,7 +42,7 @@ static uint64_t patience_us(struct engine *e,
     if (args.argc > 0 && args.argc <= REQUEST_ARGS_MAX &&
         command_blocks(r->command, args.list, args.argc)) {
         uint64_t own_us = command_block_us(r->command, args.list, args.argc);
-        limit_us = own_us == 0 ? 0 : own_us + 1000 * 1000;
+        limit_us = own_us == 0 ? 0 : own_us + BLOCKED_GRACE_US;
     }
     request_args_fini(e, &args);
     return limit_us;

@@ -508,7 +508,7 @@ static void carry_out(struct engine *e,
         cluster->stats.replayed[c->class]++;
     }
     upstream_hold(e, u, r, front);
-    request_trace_retry(e, r, cluster, c->outcome, c->verdict, loss->why, 0);
+    request_trace_retry(e, r, c->outcome, c->verdict, loss->why, 0);
 }
 
 static void settle_client(struct engine *e,

@@ -118,7 +118,6 @@ void request_give_up(struct engine *e,
 /* A line for the log: r will be tried again. */
 void request_trace_retry(struct engine *e,
                          const struct request *r,
-                         const struct cluster *cluster,
                          enum outcome outcome,
                          enum verdict verdict,
                          const char *why,

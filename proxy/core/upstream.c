@@ -763,10 +763,9 @@ void upstream_written(struct engine *e, struct upstream *u, uint64_t count)
         upstream_flush(e, u);
     }
     struct downstream *owner = u->owner;
-    if (owner != NULL && owner->input != NULL) {
+    if (owner != NULL &&
+        (owner->input != NULL || owner->undispatched != NULL)) {
         downstream_later(e, owner); /* a streamed request may go on */
-    } else if (owner != NULL && owner->undispatched != NULL) {
-        downstream_later(e, owner);
     }
 }
 
