@@ -146,7 +146,7 @@ static bool socket_read(struct worker *w, struct socket *s, uint32_t limit)
 {
     bool one_turn = limit == TURN_BYTES;
     uint32_t total = 0;
-    while (total < limit) {
+    while (total == 0 || limit - total >= READ_MIN) {
         struct buf *b = read_block(w);
         if (b == NULL) {
             socket_starve(w, s);
