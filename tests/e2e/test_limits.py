@@ -374,7 +374,7 @@ def test_held_requests_are_bounded(make_redis, make_redial):
 def test_large_requests_lost_on_their_way(redis, make_redial, make_relay):
     """Over replay_bytes_max: sent once, told truthfully."""
     relay = make_relay(redis.port)
-    redial = make_redial(relay.url)
+    redial = make_redial(relay.url, sets=["upstream.reply_hold_max=256KiB"])
     value = b"y" * (3 * MIB)
     with redial.connect() as c:
         assert c.call("SET", "k", value) == b"OK"
@@ -394,8 +394,9 @@ def test_large_requests_lost_on_their_way(redis, make_redial, make_relay):
         assert c.call("PING") == b"PONG"
 
 
-def test_replies_around_the_hold_limit(redial):
+def test_replies_around_the_hold_limit(redis, make_redial):
     """Held or streamed, a reply comes whole."""
+    redial = make_redial(redis.url, sets=["upstream.reply_hold_max=256KiB"])
     with redial.connect() as c:
         for size in (256 * 1024 - 20, 256 * 1024, 256 * 1024 + 20, 65536):
             value = b"z" * size
