@@ -279,6 +279,9 @@ static void send_reply(struct engine *e,
                        struct downstream *d,
                        struct request *r)
 {
+    if (r->refused_block && d->block == BLOCK_BROKEN) {
+        d->block_until_us = e->now_us + REFUSED_BLOCK_US;
+    }
     d->held -= r->reply.bytes;
     if (!r->quiet && r->reply.head != NULL) {
         if (d->unwritten == 0) {

@@ -15,6 +15,12 @@ struct request;
 struct session;
 struct upstream;
 
+/* How long after the error of a refused MULTI has left the rest of its block may
+ * still arrive. */
+enum {
+    REFUSED_BLOCK_US = 1000 * 1000
+};
+
 /* redis.md §6, as far as redial must know it. */
 enum block_state {
     BLOCK_NONE,

@@ -191,17 +191,12 @@ static struct request *next_of_block(const struct request *r)
     return NULL;
 }
 
-enum {
-    REFUSED_BLOCK_US = 1000 * 1000
-};
-
 /* What a transaction loses with r. When MULTI itself is refused, the rest of
  * its block may be on its way: it must not run outside of a block. A client
  * that has seen the error first sends no more of it, so this ends by itself. */
-static void mind_block(struct engine *e,
-                       struct downstream *d,
-                       const struct request *r)
+static void mind_block(struct request *r)
 {
+    struct downstream *d = r->downstream;
     enum command_id id = r->command != NULL ? r->command->id : COMMAND_OTHER;
     bool current = r->in_block && !redis_later_multi(r);
     bool open = current && d->block == BLOCK_OPEN;
@@ -210,7 +205,8 @@ static void mind_block(struct engine *e,
     if (refused || ((open || broken) && r->opens_block)) {
         d->block = BLOCK_BROKEN;
         d->block_passed = false;
-        d->block_until_us = e->now_us + REFUSED_BLOCK_US;
+        d->block_until_us = UINT64_MAX;
+        r->refused_block = true; /* the end comes with its error */
     } else if (open) {
         d->block = BLOCK_BROKEN;
         d->block_until_us = UINT64_MAX;
@@ -234,7 +230,7 @@ void request_give_up(struct engine *e,
     }
     char copy[ENDPOINT_ERROR_MAX]; /* cause may change under our hands */
     snprintf(copy, sizeof(copy), "%s", cause != NULL ? cause : "");
-    mind_block(e, d, r);
+    mind_block(r);
     const struct give_up why = { outcome, verdict, copy };
     const struct give_up with_it = { OUTCOME_NOT_SENT, verdict, copy };
     struct request *rest = NULL;

@@ -63,17 +63,18 @@ struct request {
     bool open;            /* counted in downstream->n_open */
     bool quiet;           /* CLIENT REPLY OFF or SKIP: no reply to the client */
     bool ambiguous;       /* an attempt was sent and never answered */
-    bool overtaken;    /* SETTLING: a later one on the same key took effect */
-    bool opens_block;  /* the MULTI that began it */
-    bool ends_block;   /* its EXEC or DISCARD */
-    bool in_block;     /* between MULTI and EXEC, these included */
-    bool judged;       /* its way was chosen; only READY ones come back */
-    bool blocks;       /* waits at the server for something to happen */
-    bool watched;      /* EXEC: keys were watched when it was passed on */
-    bool streaming;    /* larger than replay_bytes_max: sent as it arrives */
-    bool incomplete;   /* streaming, and its end has not arrived */
-    bool write_replay; /* waits for the fence of its lane */
-    bool has_error;    /* reply holds the server's refusal */
+    bool overtaken;     /* SETTLING: a later one on the same key took effect */
+    bool opens_block;   /* the MULTI that began it */
+    bool ends_block;    /* its EXEC or DISCARD */
+    bool refused_block; /* a MULTI that was given up */
+    bool in_block;      /* between MULTI and EXEC, these included */
+    bool judged;        /* its way was chosen; only READY ones come back */
+    bool blocks;        /* waits at the server for something to happen */
+    bool watched;       /* EXEC: keys were watched when it was passed on */
+    bool streaming;     /* larger than replay_bytes_max: sent as it arrives */
+    bool incomplete;    /* streaming, and its end has not arrived */
+    bool write_replay;  /* waits for the fence of its lane */
+    bool has_error;     /* reply holds the server's refusal */
 };
 
 /* A zeroed request of d (may be NULL) in state NEW, or NULL without memory. */

@@ -214,7 +214,8 @@ bool replay_permitted(struct engine *e,
     if (r->task == TASK_LEDGER || r->task == TASK_SETINFO) {
         return true; /* saying it again changes nothing */
     }
-    if (r->streaming || r->in_block || r->part.buf == NULL) {
+    if (r->streaming || r->in_block || r->part.buf == NULL ||
+        r->size > config->replay_bytes_max) {
         return false;
     }
     unsigned needed = level_needed(class);
