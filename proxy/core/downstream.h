@@ -76,6 +76,10 @@ struct downstream *downstream_new(struct engine *e, struct listener *l);
 void downstream_accepted(struct engine *e, struct downstream *d);
 
 void downstream_written(struct engine *e, struct downstream *d, uint64_t count);
+enum {
+    END_GRACE_US = 1000 * 1000
+};
+
 /* It sends no more but may still wait for replies, as in `printf ... | nc`. What
  * was sent is answered; what could not be sent in END_GRACE_US is dropped, and
  * nothing is replayed, for it looks the same when a client has died. */
@@ -147,6 +151,9 @@ void downstream_recall(struct engine *e, struct downstream *d);
 bool downstream_holds_up_others(const struct downstream *d,
                                 const struct upstream *u);
 
+/* Read the lane again that was paused because of d. */
+void downstream_resume_lane(struct engine *e, struct downstream *d);
+
 /* Its stalled_lane has just been paused: mind how long that lasts. */
 void downstream_stalled(struct engine *e, struct downstream *d);
 
@@ -169,9 +176,5 @@ void downstream_wake_at(struct engine *e, struct downstream *d, uint64_t at_us);
 /* Read-only view of the session: never NULL. */
 const struct session *downstream_session(const struct engine *e,
                                          const struct downstream *d);
-
-/* Take a whole command apart and see that it is answered (redis_request.c).
- * Returns false when it must wait for its turn. */
-bool redis_dispatch(struct engine *e, struct downstream *d, struct request *r);
 
 #endif

@@ -1,5 +1,5 @@
 /* What arrives from a client: each command is sent to the right lane, or
- * answered here when it concerns the connection only (redis.md §2, §6). */
+ * answered here when it concerns the connection only (redis.md §2). */
 #include <assert.h>
 #include <stdio.h>
 
@@ -15,10 +15,10 @@ static bool is_private(const struct downstream *d)
     return d->lane != NULL && d->lane->owner == d;
 }
 
-static void give_up_here(struct engine *e,
-                         struct downstream *d,
-                         struct request *r,
-                         const char *why)
+void redis_refuse(struct engine *e,
+                  struct downstream *d,
+                  struct request *r,
+                  const char *why)
 {
     request_give_up(e, r, cluster_of(d), OUTCOME_NOT_SENT, GIVE_UP_POLICY, why);
 }
@@ -78,17 +78,11 @@ bool redis_bind_shared(struct engine *e, struct downstream *d)
     return true;
 }
 
-enum lane_answer {
-    LANE_READY,
-    LANE_LATER,
-    LANE_REFUSED
-};
-
 /* Move the client to a lane of its own; only with nothing in flight, so that
  * order is kept (DESIGN.md §5). LANE_REFUSED: r has been answered. */
-static enum lane_answer want_private(struct engine *e,
-                                     struct downstream *d,
-                                     struct request *r)
+enum lane_answer redis_want_private(struct engine *e,
+                                    struct downstream *d,
+                                    struct request *r)
 {
     if (is_private(d)) {
         return LANE_READY;
@@ -100,20 +94,20 @@ static enum lane_answer want_private(struct engine *e,
     if (p->lanes_private >= cluster_of(d)->config->private_lanes_max) {
         e->stats.limit_private_lanes_max++;
         engine_trace_limit(e, cluster_of(d), "private_lanes_max");
-        give_up_here(e, d, r, "private_lanes_max connections are in use");
+        redis_refuse(e, d, r, "private_lanes_max connections are in use");
         return LANE_REFUSED;
     }
     struct upstream *u = upstream_new(e, p, downstream_session(e, d), d);
     if (u == NULL) {
         e->stats.limit_memory++;
-        give_up_here(e, d, r, "out of memory");
+        redis_refuse(e, d, r, "out of memory");
         return LANE_REFUSED;
     }
     downstream_bind(e, d, u);
     return LANE_READY;
 }
 
-static bool is_bare(struct engine *e, const struct request *r)
+bool redis_is_bare(struct engine *e, const struct request *r)
 {
     struct request_args args;
     request_args_init(e, &args, r);
@@ -127,201 +121,13 @@ static bool bind_first(struct engine *e,
                        struct request *r)
 {
     if (cluster_of(d)->config->lanes == LANES_PRIVATE) {
-        return want_private(e, d, r) == LANE_READY;
+        return redis_want_private(e, d, r) == LANE_READY;
     }
     if (!redis_bind_shared(e, d)) {
-        give_up_here(e, d, r, "out of memory");
+        redis_refuse(e, d, r, "out of memory");
         return false;
     }
     return true;
-}
-
-/* ---- transactions (redis.md §6) ------------------------------------------ */
-
-static const char *null_array(const struct engine *e,
-                              const struct downstream *d)
-{
-    return downstream_session(e, d)->resp == 3 ? "_\r\n" : "*-1\r\n";
-}
-
-void redis_block_aborted(struct engine *e, struct request *r)
-{
-    struct downstream *d = r->downstream;
-    bool is_exec = r->command->id == COMMAND_EXEC;
-    bool null = d->watch_lost;
-    d->watch_lost = false;
-    if (!is_exec) {
-        downstream_answer_text(e, r, "+OK\r\n");
-    } else if (null) {
-        downstream_answer_text(e, r, null_array(e, d));
-    } else {
-        downstream_answer_text(
-            e, r,
-            "-EXECABORT Transaction discarded because it was refused or its "
-            "server connection was lost before EXEC: nothing was executed\r\n");
-    }
-}
-
-static const char discard[] = "*1\r\n$7\r\nDISCARD\r\n";
-
-/* End a broken or sham block. If the server is still inside its MULTI, it must
- * leave it before anything else is sent. */
-static void end_broken_block(struct engine *e,
-                             struct downstream *d,
-                             struct request *r)
-{
-    d->block = BLOCK_NONE;
-    d->watching = false;
-    if (!d->block_passed) {
-        redis_block_aborted(e, r);
-        return;
-    }
-    struct chain bytes = { 0 };
-    if (!chain_push_copy(e->memory, &bytes, span_of(discard))) {
-        e->stats.limit_memory++;
-        downstream_close(e, d, "out of memory for its request");
-        return;
-    }
-    request_drop_bytes(e, r);
-    r->part = bytes.head->slice;
-    buf_ref(r->part.buf);
-    chain_clear(e->memory, &bytes);
-    r->size = r->part.len;
-    r->task = TASK_ABORT;
-    d->block_passed = false;
-    redis_submit(e, d, r);
-}
-
-/* Nothing of the block was or will be executed, and nothing of it may be
- * executed outside of it. */
-static void answer_in_broken_block(struct engine *e,
-                                   struct downstream *d,
-                                   struct request *r)
-{
-    enum command_id id = r->command != NULL ? r->command->id : COMMAND_OTHER;
-    if (id == COMMAND_EXEC || id == COMMAND_DISCARD) {
-        end_broken_block(e, d, r);
-    } else if (id == COMMAND_MULTI) {
-        downstream_answer_text(e, r, "-ERR MULTI calls can not be nested\r\n");
-    } else if (d->block == BLOCK_SHAM) {
-        downstream_answer_text(e, r, "+QUEUED\r\n");
-    } else {
-        cluster_of(d)->stats.not_applied++;
-        downstream_answer_text(
-            e, r,
-            "-NOTAPPLIED the transaction was refused or lost its server "
-            "connection before EXEC: nothing of it is executed, EXEC will "
-            "answer EXECABORT\r\n");
-    }
-}
-
-void redis_answer_sham(struct engine *e, struct request *r)
-{
-    struct downstream *d = r->downstream;
-    enum command_id id = r->command != NULL ? r->command->id : COMMAND_OTHER;
-    if (id == COMMAND_EXEC) {
-        d->watch_lost = false;
-        downstream_answer_text(e, r, null_array(e, d));
-    } else {
-        bool ok =
-            id == COMMAND_MULTI || id == COMMAND_DISCARD || id == COMMAND_WATCH;
-        downstream_answer_text(e, r, ok ? "+OK\r\n" : "+QUEUED\r\n");
-    }
-}
-
-void redis_multi_refused(struct downstream *d, const struct request *r)
-{
-    if (r->opens_block && d->block == BLOCK_OPEN && !redis_later_multi(r)) {
-        d->block_passed = false;
-        d->block = BLOCK_NONE; /* the server did not begin one */
-    }
-}
-
-bool redis_later_multi(const struct request *r)
-{
-    for (struct list_node *node = r->arrival.next;
-         node != &r->downstream->requests; node = node->next) {
-        const struct request *next =
-            CONTAINER_OF(node, struct request, arrival);
-        if (next->opens_block) {
-            return true;
-        }
-    }
-    return false;
-}
-
-/* A command between MULTI and EXEC is the server's to judge. */
-static bool dispatch_in_block(struct engine *e,
-                              struct downstream *d,
-                              struct request *r)
-{
-    enum command_id id = r->command != NULL ? r->command->id : COMMAND_OTHER;
-    if (d->block != BLOCK_OPEN) {
-        answer_in_broken_block(e, d, r);
-        return true;
-    }
-    if ((id == COMMAND_EXEC || id == COMMAND_DISCARD) && !is_bare(e, r)) {
-        id = COMMAND_OTHER; /* refused by the server, and the block goes on */
-    }
-    switch (id) {
-    case COMMAND_EXEC:
-    case COMMAND_DISCARD:
-        r->watched = id == COMMAND_EXEC && d->watching;
-        r->ends_block = true;
-        d->block_passed = false;
-        d->block = BLOCK_NONE;
-        d->watching = false;
-        break;
-    case COMMAND_CLIENT_REPLY:
-    case COMMAND_SUBSCRIBE:
-    case COMMAND_UNSUBSCRIBE:
-    case COMMAND_MONITOR:
-    case COMMAND_SYNC:
-        /* They would change how replies can be told apart. As after any error
-         * of a queued command, EXEC aborts. */
-        r->in_block = true;
-        give_up_here(e, d, r, "not possible inside MULTI through redial");
-        return true;
-    case COMMAND_SELECT:
-    case COMMAND_AUTH:
-    case COMMAND_HELLO:
-    case COMMAND_CLIENT_SETNAME:
-    case COMMAND_CLIENT_TRACKING: d->session_unknown = true; break;
-    case COMMAND_OTHER:
-    case COMMAND_QUIT:
-    case COMMAND_RESET:
-    case COMMAND_MULTI:
-    case COMMAND_WATCH:
-    case COMMAND_UNWATCH:
-    case COMMAND_CLIENT_GETNAME:
-    case COMMAND_CLIENT_SETINFO:
-    case COMMAND_SCRIPT_CALL: break;
-    }
-    r->in_block = true;
-    redis_submit(e, d, r);
-    return true;
-}
-
-static bool dispatch_multi(struct engine *e,
-                           struct downstream *d,
-                           struct request *r)
-{
-    if (d->watch_lost) {
-        /* A watched key may have changed while nobody watched: the block is
-         * taken, and EXEC answers null, "somebody changed a watched key". */
-        d->block = BLOCK_SHAM;
-        downstream_answer_text(e, r, "+OK\r\n");
-        return true;
-    }
-    enum lane_answer lane = want_private(e, d, r);
-    if (lane == LANE_READY) {
-        d->block = BLOCK_OPEN;
-        d->block_passed = true;
-        r->in_block = true;
-        r->opens_block = true;
-        redis_submit(e, d, r);
-    }
-    return lane != LANE_LATER;
 }
 
 /* ---- connections of their own -------------------------------------------- */
@@ -330,7 +136,7 @@ static bool dispatch_private(struct engine *e,
                              struct downstream *d,
                              struct request *r)
 {
-    enum lane_answer lane = want_private(e, d, r);
+    enum lane_answer lane = redis_want_private(e, d, r);
     if (lane == LANE_READY) {
         redis_submit(e, d, r);
     }
@@ -341,7 +147,7 @@ static bool dispatch_watch(struct engine *e,
                            struct downstream *d,
                            struct request *r)
 {
-    if (d->watch_lost && !is_bare(e, r)) {
+    if (d->watch_lost && !redis_is_bare(e, r)) {
         /* The next EXEC is null whatever else is watched, and does not reach
          * the server, which would go on watching for the one after it. */
         cluster_of(d)->stats.local_replies++;
@@ -362,7 +168,7 @@ static bool dispatch_raw(struct engine *e,
     if (d->n_open > 0) {
         return false;
     }
-    enum lane_answer lane = want_private(e, d, r);
+    enum lane_answer lane = redis_want_private(e, d, r);
     if (lane == LANE_READY) {
         r->task = TASK_RAW;
         d->entering_raw = true;
@@ -417,7 +223,7 @@ static bool dispatch_reset(struct engine *e,
     if (d->n_open > 0) {
         return false;
     }
-    if (!is_bare(e, r)) {
+    if (!redis_is_bare(e, r)) {
         redis_submit(e, d, r); /* refused by the server */
         return true;
     }
@@ -485,7 +291,7 @@ static bool dispatch_by_id(struct engine *e,
     case COMMAND_CLIENT_REPLY: return dispatch_reply_mode(e, d, r);
     case COMMAND_RESET: return dispatch_reset(e, d, r);
     case COMMAND_QUIT: return dispatch_quit(e, d, r);
-    case COMMAND_MULTI: return dispatch_multi(e, d, r);
+    case COMMAND_MULTI: return redis_multi(e, d, r);
     case COMMAND_SUBSCRIBE:
     case COMMAND_UNSUBSCRIBE:
     case COMMAND_MONITOR:
@@ -522,7 +328,7 @@ static bool dispatch_large(struct engine *e,
 {
     enum command_id id = r->command != NULL ? r->command->id : COMMAND_OTHER;
     if (id != COMMAND_OTHER && id != COMMAND_SCRIPT_CALL) {
-        give_up_here(e, d, r, "it is larger than replay_bytes_max");
+        redis_refuse(e, d, r, "it is larger than replay_bytes_max");
         return true;
     }
     return dispatch_private(e, d, r);
@@ -552,7 +358,7 @@ static bool dispatch_special(struct engine *e,
         return dispatch_by_id(e, d, r);
     }
     if (d->block != BLOCK_NONE) {
-        return dispatch_in_block(e, d, r);
+        return redis_in_block(e, d, r);
     }
     if (r->streaming) {
         return dispatch_large(e, d, r);
@@ -561,7 +367,7 @@ static bool dispatch_special(struct engine *e,
     if (d->large_replies && !is_private(d) && d->n_open == 0 &&
         p->lanes_private < cluster_of(d)->config->private_lanes_max) {
         /* Its large replies would keep others waiting on a shared lane. */
-        if (want_private(e, d, r) != LANE_READY) {
+        if (redis_want_private(e, d, r) != LANE_READY) {
             return true;
         }
     }

@@ -164,6 +164,46 @@ void upstream_bytes(struct engine *e, struct upstream *u, struct slice s);
 /* Wait for the next event at that time at the latest. */
 void upstream_wake_at(struct engine *e, struct upstream *u, uint64_t at_us);
 
+/* ---- between upstream.c, upstream_open.c and upstream_send.c ---- */
+
+/* The policy of the lane's cluster. */
+const struct upstream_config *upstream_policy(const struct upstream *u);
+
+/* Change the state. Nothing else does. */
+void upstream_move(struct engine *e,
+                   struct upstream *u,
+                   enum upstream_state next,
+                   const char *why,
+                   uint64_t delay_us);
+
+/* Give the connection up, and all that is known of it. */
+void upstream_close_link(struct engine *e, struct upstream *u, bool tell);
+
+/* Forget requests of the lane's own, and those whose client has gone. */
+void upstream_drop_unwanted(struct engine *e, struct upstream *u);
+
+/* Whether somebody needs the lane to be open. */
+bool upstream_is_needed(const struct engine *e, const struct upstream *u);
+
+/* Wait for the backoff, or not at all, and open the lane again if it is needed;
+ * a shared one that nobody needs ends. */
+void upstream_wait_and_retry(struct engine *e,
+                             struct upstream *u,
+                             const char *why,
+                             bool at_once);
+
+/* Open the lane now. */
+void upstream_begin_attempt(struct engine *e, struct upstream *u);
+
+/* An attempt to open the lane has failed. */
+void upstream_attempt_failed(struct engine *e,
+                             struct upstream *u,
+                             const char *why,
+                             bool tell);
+
+/* Resolving, connecting or the handshake took too long. */
+void upstream_opening_too_late(struct engine *e, struct upstream *u);
+
 const char *upstream_state_name(enum upstream_state s);
 
 /* redis_handshake.c (redis.md §5 "HANDSHAKE"). */

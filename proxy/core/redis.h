@@ -1,0 +1,111 @@
+/* What the redis_*.c files offer each other and the two sides. */
+#ifndef CORE_REDIS_H
+#define CORE_REDIS_H
+
+#include "proxy/core/request.h"
+#include "proxy/core/retry.h"
+
+struct cluster;
+struct downstream;
+struct engine;
+struct request;
+struct upstream;
+
+/* Take a whole command apart and see that it is answered (redis_request.c).
+ * Returns false when it must wait for its turn. */
+bool redis_dispatch(struct engine *e, struct downstream *d, struct request *r);
+
+enum lane_answer {
+    LANE_READY,
+    LANE_LATER,   /* something of the client is still in flight */
+    LANE_REFUSED, /* the request has been answered */
+};
+
+/* redis_request.c: give d a lane of its own, for r. Only with nothing in
+ * flight, so that order is kept (DESIGN.md §5). */
+enum lane_answer redis_want_private(struct engine *e,
+                                    struct downstream *d,
+                                    struct request *r);
+
+/* redis_request.c: r can't be done, for a reason of redial's own. */
+void redis_refuse(struct engine *e,
+                  struct downstream *d,
+                  struct request *r,
+                  const char *why);
+
+/* redis_request.c: r has no arguments. */
+bool redis_is_bare(struct engine *e, const struct request *r);
+
+/* redis_transaction.c: r comes while a block is open, broken or sham. */
+bool redis_in_block(struct engine *e, struct downstream *d, struct request *r);
+/* redis_transaction.c: a MULTI outside of a block. False: not yet. */
+bool redis_multi(struct engine *e, struct downstream *d, struct request *r);
+
+/* redis_session.c: r waited for a lane with the session its client wants. */
+void redis_session_accepted(struct engine *e,
+                            struct upstream *u,
+                            struct request *r);
+void redis_session_refused(struct engine *e,
+                           struct request *r,
+                           struct span text);
+
+/* Also redis_session.c: the commands it implements. They return false when
+ * they must wait until everything before them is answered. */
+bool redis_auth(struct engine *e, struct downstream *d, struct request *r);
+bool redis_hello(struct engine *e, struct downstream *d, struct request *r);
+bool redis_select(struct engine *e, struct downstream *d, struct request *r);
+bool redis_setname(struct engine *e, struct downstream *d, struct request *r);
+bool redis_getname(struct engine *e, struct downstream *d, struct request *r);
+bool redis_setinfo(struct engine *e, struct downstream *d, struct request *r);
+/* The change a client asked for will not happen. */
+void redis_session_dropped(struct engine *e, struct downstream *d);
+/* A session command on a private lane was accepted. */
+void redis_ledger_reply(struct engine *e,
+                        struct upstream *u,
+                        struct request *r);
+
+/* redis_transaction.c: r was answered with an error: if it was a MULTI, no block has
+ * begun. */
+void redis_multi_refused(struct downstream *d, const struct request *r);
+/* Whether another MULTI of the same client follows r. */
+bool redis_later_multi(const struct request *r);
+
+/* redis_transaction.c: answer r, an EXEC or DISCARD of a block that was broken: the
+ * server is not inside of it any more. */
+void redis_block_aborted(struct engine *e, struct request *r);
+
+/* redis_transaction.c: answer r, of a block that must not run because its WATCH
+ * was lost, as the server would if somebody had changed a watched key. */
+void redis_answer_sham(struct engine *e, struct request *r);
+
+/* redis_request.c: give r, whose turn has come, to the client's lane. */
+void redis_submit(struct engine *e, struct downstream *d, struct request *r);
+
+/* redis_request.c: bind d to the shared lane of its session. False: no
+ * memory. */
+bool redis_bind_shared(struct engine *e, struct downstream *d);
+
+/* redis_reply.c: requests the server refused as not applied (rule 6 of
+ * redis.md §4). Everything behind them is answered: retry, or pass the refusal
+ * on. */
+void redis_refused_settle(struct engine *e, struct downstream *d);
+/* Their time has come. */
+void redis_refused_retry(struct engine *e, struct downstream *d);
+
+/* What redial says when it gives a request up (redis_give_up.c). */
+void request_give_up(struct engine *e,
+                     struct request *r,
+                     struct cluster *cluster,
+                     enum outcome outcome,
+                     enum verdict verdict,
+                     const char *cause);
+
+/* A line for the log: r will be tried again. */
+void request_trace_retry(struct engine *e,
+                         const struct request *r,
+                         enum outcome outcome,
+                         enum verdict verdict,
+                         const char *why,
+                         uint64_t delay_us);
+
+#endif

@@ -1,0 +1,202 @@
+/* How a lane is opened: backoff, name, addresses, handshake begun (redis.md §5).
+ */
+#include <assert.h>
+
+#include "proxy/core/state.h"
+
+bool upstream_is_needed(const struct engine *e, const struct upstream *u)
+{
+    if (e->ending || (e->draining && e->n_downstreams == 0)) {
+        return false;
+    }
+    bool owned = u->owner != NULL &&
+                 !(u->owner->closing && list_empty(&u->owner->requests));
+    return u->pinned || u->n_clients > 0 || owned || !list_empty(&u->waiting);
+}
+
+static void give_up_waiting(struct engine *e,
+                            struct upstream *u,
+                            enum verdict verdict)
+{
+    while (!list_empty(&u->waiting)) {
+        struct request *r =
+            CONTAINER_OF(u->waiting.next, struct request, place);
+        upstream_unhold(e, u, r);
+        request_give_up(e, r, u->endpoint->cluster, OUTCOME_NOT_SENT, verdict,
+                        u->endpoint->last_error);
+    }
+}
+
+void upstream_wait_and_retry(struct engine *e,
+                             struct upstream *u,
+                             const char *why,
+                             bool at_once)
+{
+    if (!upstream_is_needed(e, u)) {
+        bool unused = u->owner == NULL && !u->pinned && u->n_clients == 0;
+        if (unused && list_empty(&u->waiting) && !e->ending) {
+            upstream_free(e, u, why);
+            return;
+        }
+        upstream_move(e, u, UPSTREAM_IDLE, why, 0);
+        timer_clear(&e->timers, &u->timer);
+        return;
+    }
+    const struct upstream_config *config = upstream_policy(u);
+    uint64_t delay_us = at_once ? 0
+                                : backoff_next(&u->backoff, config->backoff,
+                                               config->backoff_base_us,
+                                               config->backoff_cap_us, &e->rng);
+    upstream_move(e, u, UPSTREAM_WAITING, why, delay_us);
+    timer_set(&e->timers, &u->timer, e->now_us + delay_us);
+    if (!config->retry) {
+        give_up_waiting(e, u, GIVE_UP_POLICY);
+    }
+}
+
+/* This attempt to open the lane has failed. */
+void upstream_attempt_failed(struct engine *e,
+                             struct upstream *u,
+                             const char *why,
+                             bool tell)
+{
+    u->endpoint->cluster->stats.connect_failures++;
+    endpoint_failed(e, u->endpoint, why);
+    upstream_drop_unwanted(e, u);
+    assert(list_empty(&u->in_flight));
+    upstream_close_link(e, u, tell);
+    upstream_wait_and_retry(e, u, why, false);
+}
+
+static bool open_link(struct engine *e, struct upstream *u)
+{
+    struct upstream_conn *link = memory_take(e->memory, sizeof(*link));
+    if (link == NULL) {
+        return false;
+    }
+    if (!conn_open(e, &link->conn, CONN_UPSTREAM)) {
+        memory_give(e->memory, link);
+        return false;
+    }
+    link->upstream = u;
+    u->link = link;
+    return true;
+}
+
+static void connect_to(struct engine *e,
+                       struct upstream *u,
+                       const struct address *address)
+{
+    u->address = *address;
+    upstream_move(e, u, UPSTREAM_CONNECTING, NULL, 0);
+    u->link->address = &u->address;
+    u->link->conn.connect = true;
+    conn_touch(e, &u->link->conn);
+    u->deadline_us = e->now_us + upstream_policy(u)->connect_timeout_us;
+    timer_set(&e->timers, &u->timer, u->deadline_us);
+}
+
+void upstream_begin_attempt(struct engine *e, struct upstream *u)
+{
+    u->answered = false;
+    u->address_next = 0;
+    if (!open_link(e, u)) {
+        e->stats.limit_memory++;
+        upstream_attempt_failed(e, u, "out of memory", false);
+        return;
+    }
+    if (u->endpoint->address->is_unix) {
+        connect_to(e, u, u->endpoint->address);
+        return;
+    }
+    upstream_move(e, u, UPSTREAM_RESOLVING, NULL, 0);
+    u->link->address = u->endpoint->address;
+    u->link->conn.resolve = true;
+    conn_touch(e, &u->link->conn);
+    u->deadline_us = e->now_us + upstream_policy(u)->connect_timeout_us;
+    timer_set(&e->timers, &u->timer, u->deadline_us);
+}
+
+void upstream_want(struct engine *e, struct upstream *u)
+{
+    if (u->state == UPSTREAM_IDLE && !e->ending) {
+        upstream_begin_attempt(e, u);
+    }
+}
+
+/* Try the next address of the name on a connection not used yet. */
+static void connect_next(struct engine *e, struct upstream *u)
+{
+    connect_to(e, u, &u->endpoint->resolved[u->address_next++]);
+}
+
+void upstream_resolved(struct engine *e,
+                       struct upstream *u,
+                       const struct event *event)
+{
+    if (u->state != UPSTREAM_RESOLVING) {
+        return;
+    }
+    struct endpoint *p = u->endpoint;
+    if (event->error == 0 && event->resolved.n > 0 &&
+        !endpoint_set_addresses(e, p, event->resolved.list,
+                                event->resolved.n)) {
+        e->stats.limit_memory++;
+    }
+    if (p->n_resolved == 0) {
+        upstream_attempt_failed(e, u, io_error_text(IO_NO_NAME), true);
+        return;
+    }
+    connect_next(e, u); /* the last good answer, if this one was none */
+}
+
+void upstream_connected(struct engine *e, struct upstream *u, int error)
+{
+    if (u->state != UPSTREAM_CONNECTING) {
+        return;
+    }
+    if (error == 0) {
+        upstream_move(e, u, UPSTREAM_HANDSHAKE, NULL, 0);
+        u->active_us = e->now_us;
+        u->deadline_us = e->now_us + upstream_policy(u)->handshake_timeout_us;
+        timer_set(&e->timers, &u->timer, u->deadline_us);
+        handshake_begin(e, u);
+        return;
+    }
+    if (u->endpoint->address->is_unix ||
+        u->address_next >= u->endpoint->n_resolved) {
+        upstream_attempt_failed(e, u, io_error_text((enum io_error)(error - 1)),
+                                false);
+        return;
+    }
+    endpoint_failed(e, u->endpoint, io_error_text((enum io_error)(error - 1)));
+    upstream_close_link(e, u, false);
+    if (!open_link(e, u)) {
+        upstream_attempt_failed(e, u, "out of memory", false);
+        return;
+    }
+    connect_next(e, u);
+}
+
+void upstream_opening_too_late(struct engine *e, struct upstream *u)
+{
+    struct endpoint *p = u->endpoint;
+    if (u->state == UPSTREAM_RESOLVING && p->n_resolved > 0) {
+        connect_next(e, u); /* the last good answer */
+        return;
+    }
+    if (u->state == UPSTREAM_CONNECTING && !p->address->is_unix &&
+        u->address_next < p->n_resolved) {
+        endpoint_failed(e, p, "connection timed out");
+        upstream_close_link(e, u, true);
+        if (open_link(e, u)) {
+            connect_next(e, u);
+            return;
+        }
+    }
+    const char *why = u->state == UPSTREAM_RESOLVING ? "name lookup timed out"
+                      : u->state == UPSTREAM_CONNECTING
+                          ? "connection timed out"
+                          : "no answer to the handshake (is the server hung?)";
+    upstream_attempt_failed(e, u, why, true);
+}

@@ -1,0 +1,258 @@
+/* What a lane is given to carry: sent at once, or held until it can be. */
+#include <assert.h>
+
+#include "proxy/core/state.h"
+
+bool upstream_has_room(const struct upstream *u)
+{
+    return u->queued_end - u->taken < upstream_policy(u)->lane_buffer_max;
+}
+
+static bool push_bytes(struct engine *e, struct upstream *u, struct request *r)
+{
+    struct chain *out = &u->link->conn.out;
+    if (r->more.head == NULL) {
+        return chain_push_part(e->memory, out, r->part.buf, r->part.offset,
+                               r->part.len);
+    }
+    struct chain whole = { 0 };
+    if (!chain_push_part(e->memory, &whole, r->part.buf, r->part.offset,
+                         r->part.len) ||
+        !chain_share(e->memory, &whole, &r->more)) {
+        chain_clear(e->memory, &whole);
+        return false;
+    }
+    chain_move(out, &whole);
+    return true;
+}
+
+static bool deadline_passed(const struct engine *e, const struct request *r)
+{
+    return e->now_us >= r->deadline_us;
+}
+
+/* Behind this one the server's bytes are not told apart any more. */
+static void sent_raw(struct engine *e, struct upstream *u, struct request *r)
+{
+    u->raw = true;
+    u->queued_end += r->size;
+    conn_touch(e, &u->link->conn);
+    downstream_answer(e, r); /* with nothing: the server's words follow */
+}
+
+void upstream_send(struct engine *e, struct upstream *u, struct request *r)
+{
+    struct cluster *c = u->endpoint->cluster;
+    if (!push_bytes(e, u, r)) {
+        e->stats.limit_memory++;
+        request_give_up(e, r, c, OUTCOME_NOT_SENT, GIVE_UP_POLICY,
+                        "out of memory");
+        return;
+    }
+    if (r->task == TASK_RAW) {
+        sent_raw(e, u, r);
+        return;
+    }
+    if (r->attempts == 0) {
+        budget_deposit(&c->budget);
+    }
+    r->attempts++;
+    r->upstream = u;
+    r->sent_us = e->now_us;
+    u->queued_end += r->size;
+    r->sent_end = r->incomplete ? UINT64_MAX : u->queued_end;
+    c->stats.late_attempts += deadline_passed(e, r);
+    request_move(r, REQUEST_SENT);
+    list_append(&u->in_flight, &r->place);
+    c->in_flight++;
+    conn_touch(e, &u->link->conn);
+    if (r->patience_us > 0) {
+        upstream_wake_at(e, u, e->now_us + r->patience_us);
+    }
+    if (r->streaming) {
+        request_drop_bytes(e, r); /* too large to keep */
+    }
+}
+
+bool upstream_abandon(struct engine *e, struct request *r)
+{
+    struct request *stand_in = request_new(e, NULL);
+    if (stand_in == NULL) {
+        return false;
+    }
+    stand_in->upstream = r->upstream;
+    stand_in->sent_us = r->sent_us;
+    stand_in->sent_end = r->sent_end;
+    stand_in->size = r->size;
+    request_move(stand_in, REQUEST_SENT);
+    list_insert_before(&r->place, &stand_in->place);
+    list_remove(&r->place);
+    r->upstream = NULL;
+    return true;
+}
+
+bool upstream_send_own(struct engine *e,
+                       struct upstream *u,
+                       enum request_task task,
+                       uint8_t step,
+                       struct span bytes)
+{
+    struct request *r = request_new(e, NULL);
+    if (r == NULL) {
+        return false;
+    }
+    if (!chain_push_copy(e->memory, &u->link->conn.out, bytes)) {
+        request_free(e, r);
+        return false;
+    }
+    r->task = (uint8_t)task;
+    r->step = step;
+    r->size = bytes.len;
+    r->upstream = u;
+    r->sent_us = e->now_us;
+    u->queued_end += bytes.len;
+    r->sent_end = u->queued_end;
+    request_move(r, REQUEST_SENT);
+    list_append(&u->in_flight, &r->place);
+    conn_touch(e, &u->link->conn);
+    return true;
+}
+
+void upstream_unhold(struct engine *e, struct upstream *u, struct request *r)
+{
+    (void)e;
+    assert(r->state == REQUEST_READY && r->upstream == u);
+    list_remove(&r->place);
+    r->upstream = NULL;
+    u->endpoint->cluster->held--;
+}
+
+void upstream_hold(struct engine *e,
+                   struct upstream *u,
+                   struct request *r,
+                   struct list_node *before)
+{
+    request_compact(e, r);
+    request_move(r, REQUEST_READY);
+    r->upstream = u;
+    list_insert_before(before, &r->place);
+    u->endpoint->cluster->held++;
+    downstream_wake_at(e, r->downstream, r->deadline_us);
+}
+
+/* What comes behind a MULTI that was taken: without its EXEC the block would
+ * stay open at the server, and swallow what follows. */
+static bool is_rest_of_block(const struct request *r)
+{
+    return r->in_block &&
+           (r->command == NULL || r->command->id != COMMAND_MULTI);
+}
+
+/* Why r can't wait for the lane, or NULL. */
+static const char *refusal_to_hold(struct engine *e,
+                                   struct upstream *u,
+                                   const struct request *r)
+{
+    struct cluster *c = u->endpoint->cluster;
+    const struct upstream_config *config = c->config;
+    if (is_rest_of_block(r)) {
+        return NULL;
+    }
+    if (u->state != UPSTREAM_UP && !r->ambiguous &&
+        endpoint_fails_fast(e, u->endpoint)) {
+        c->stats.fail_fast++;
+        return u->endpoint->last_error;
+    }
+    if (!config->retry && u->state == UPSTREAM_WAITING) {
+        return u->endpoint->last_error;
+    }
+    if (c->held >= config->held_requests_max) {
+        e->stats.limit_held_requests_max++;
+        engine_trace_limit(e, c, "held_requests_max");
+        return "held_requests_max requests wait already";
+    }
+    return NULL;
+}
+
+static void hold_new(struct engine *e, struct upstream *u, struct request *r)
+{
+    struct cluster *c = u->endpoint->cluster;
+    const char *why = refusal_to_hold(e, u, r);
+    if (why != NULL) {
+        request_give_up(e, r, c, OUTCOME_NOT_SENT, GIVE_UP_POLICY, why);
+        return;
+    }
+    e->stats.limit_lane_buffer_max +=
+        u->state == UPSTREAM_UP && list_empty(&u->waiting);
+    upstream_hold(e, u, r, &u->waiting);
+    upstream_want(e, u);
+}
+
+void upstream_submit(struct engine *e, struct upstream *u, struct request *r)
+{
+    if (deadline_passed(e, r)) {
+        request_give_up(e, r, u->endpoint->cluster, OUTCOME_NOT_SENT,
+                        GIVE_UP_DEADLINE, "waited for what came before it");
+        return;
+    }
+    if (u->state != UPSTREAM_UP || !list_empty(&u->waiting) ||
+        !upstream_has_room(u)) {
+        hold_new(e, u, r);
+    } else if (r->task != TASK_SESSION && r->task != TASK_SETINFO) {
+        upstream_send(e, u, r);
+    } else {
+        upstream_hold(e, u, r, &u->waiting);
+        upstream_flush(e, u);
+    }
+}
+
+/* The lane has the database, user and protocol of r's client (reliability.md
+ * I8). */
+static bool lane_fits(const struct engine *e,
+                      const struct upstream *u,
+                      const struct request *r)
+{
+    const struct downstream *d = r->downstream;
+    const struct session *s =
+        r->task == TASK_SESSION ? d->session_next : downstream_session(e, d);
+    return session_same_lane(u->session, s);
+}
+
+/* Send one that has waited, or end it. */
+static void send_held(struct engine *e, struct upstream *u, struct request *r)
+{
+    struct cluster *c = u->endpoint->cluster;
+    upstream_unhold(e, u, r);
+    if (deadline_passed(e, r)) {
+        request_give_up(e, r, c, OUTCOME_NOT_SENT, GIVE_UP_DEADLINE,
+                        u->endpoint->last_error);
+        return;
+    }
+    if (r->write_replay && u->fence_needed && !u->fence_done) {
+        c->stats.fence_failed++;
+        request_give_up(e, r, c, OUTCOME_AMBIGUOUS, GIVE_UP_UNSAFE,
+                        "the server would not close the old connection "
+                        "(CLIENT KILL), which may still deliver it");
+        return;
+    }
+    r->write_replay = false;
+    if (!lane_fits(e, u, r)) {
+        c->stats.ledger_mismatch++;
+        request_give_up(e, r, c, OUTCOME_NOT_SENT, GIVE_UP_POLICY,
+                        "its lane has another session");
+        return;
+    }
+    if (r->task == TASK_SESSION || r->task == TASK_SETINFO) {
+        redis_session_accepted(e, u, r);
+        return;
+    }
+    upstream_send(e, u, r);
+}
+
+void upstream_flush(struct engine *e, struct upstream *u)
+{
+    while (u->state == UPSTREAM_UP && !list_empty(&u->waiting) &&
+           upstream_has_room(u)) {
+        send_held(e, u, CONTAINER_OF(u->waiting.next, struct request, place));
+    }
+}
