@@ -17,7 +17,7 @@ struct player {
     unsigned number;
     conn_id id;
     bool open;
-    bool connecting;       /* asked for, not yet connected */
+    bool connecting;      /* asked for, not yet connected */
     bool holds;           /* the kernel takes nothing of what is written */
     struct bytes written; /* by the engine, not yet expected by a line */
     uint64_t untaken;     /* written, not yet taken by the kernel */
