@@ -219,6 +219,7 @@ static const char *parse_unix(struct part p, struct url *url)
                          : address_set_path(&url->address, path, strlen(path));
 }
 
+/* NOLINTNEXTLINE(readability-function-size): tolower() is a macro */
 static bool has_scheme(struct part *p, const char *scheme)
 {
     size_t len = strlen(scheme);

@@ -141,6 +141,7 @@ void chain_consume(struct memory *m, struct chain *c, size_t count)
 
     while (count > 0) {
         struct segment *s = c->head;
+        assert(s != NULL); /* bytes is the sum of the lengths */
         if (count < s->slice.len) {
             s->slice.offset += (uint32_t)count;
             s->slice.len -= (uint32_t)count;

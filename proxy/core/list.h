@@ -40,6 +40,7 @@ static inline void list_append(struct list_node *head, struct list_node *node)
 
 static inline void list_remove(struct list_node *node)
 {
+    /* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): it is in a list */
     node->prev->next = node->next;
     node->next->prev = node->prev;
     node->next = NULL;
