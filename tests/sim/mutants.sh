@@ -52,7 +52,7 @@ mutant 'GET replayed past a later SET' settle.c \
     's/item->replay = items\[j\]\.replay && item->constant;/item->replay = true;/'
 mutant 'NA after an ambiguous attempt' redis_give_up.c \
     's/bool unknown = .*;/bool unknown = false;/'
-mutant 'a write replayed though the fence was refused' upstream.c \
+mutant 'a write replayed though the fence was refused' upstream_send.c \
     's/if (r->write_replay && u->fence_needed && !u->fence_done)/if (false)/'
 mutant 'no CLIENT KILL' redis_handshake.c \
     's/if (!u->fence_needed || /u->fence_done = true; if (true || /'
@@ -64,7 +64,7 @@ mutant 'replies out of order' downstream.c \
     's/if (d->requests\.next == &r->arrival) {/if (true) {/'
 mutant 'no limit of replays' retry.c \
     's/in->replays_max >= 0 && in->replays >= in->replays_max/false/'
-mutant 'deadline ignored' upstream.c \
+mutant 'deadline ignored' upstream_send.c \
     's/return e->now_us >= r->deadline_us;/return false;/'
 mutant 'private_lanes_max ignored' redis_request.c \
     's/if (p->lanes_private >= cluster_of(d)->config->private_lanes_max)/if (false)/'
