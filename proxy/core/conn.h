@@ -53,7 +53,7 @@ void conn_touch(struct engine *e, struct conn *c);
 void conn_pause(struct engine *e, struct conn *c, bool paused);
 
 /* End c. With tell the shell is asked to close it; without, it already has.
- * The owner is freed by conn_release() once the shell has been told. */
+ * The owner is freed by its own module, below, once the shell has been told. */
 void conn_close(struct engine *e, struct conn *c, bool tell);
 
 /* Take the next action. Frees owners that are done with. */

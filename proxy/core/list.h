@@ -47,12 +47,6 @@ static inline void list_remove(struct list_node *node)
     node->prev = NULL;
 }
 
-/* Whether a zeroed or removed node is in no list. */
-static inline bool list_is_out(const struct list_node *node)
-{
-    return node->next == NULL;
-}
-
 /* NOLINTBEGIN(bugprone-macro-parentheses): node is declared here */
 #define LIST_FOR_EACH(node, head)                               \
     for (struct list_node *node = (head)->next; node != (head); \

@@ -52,7 +52,6 @@ struct upstream {
     bool ping_sent;       /* a liveness PING is out */
     bool fence_needed; /* the lost connection may still deliver what it got */
     bool fence_done;   /* and has been killed by the server */
-    bool client_error; /* the handshake was refused: error is for the client */
 
     struct list_node waiting;   /* READY requests, in order */
     struct list_node in_flight; /* SENT requests, in order */
