@@ -29,7 +29,37 @@ enum {
 void address_format(const struct address *a, char *text);
 
 enum upstream_type {
-    UPSTREAM_STANDALONE
+    UPSTREAM_STANDALONE,
+    UPSTREAM_CLUSTER, /* redis.md §9 */
+    UPSTREAM_SENTINEL /* redis.md §10 */
+};
+
+/* Which servers answer read-only commands (redis.md §9). */
+enum read_from {
+    READ_PRIMARY,
+    READ_PREFER_REPLICA, /* a replica; without one, the primary */
+    READ_REPLICA,        /* replicas only: without one, the request waits */
+    READ_ANY             /* the primary and its replicas alike */
+};
+
+/* What a client that asks for the cluster's topology is shown. */
+enum cluster_view {
+    CLUSTER_VIEW_SINGLE, /* one node that owns all slots: the listener */
+    CLUSTER_VIEW_REAL    /* what the servers say */
+};
+
+/* One line of allow_nodes: addresses that servers may tell redial to use. */
+struct allowed_nodes {
+    char *host;      /* owned: a name, or "*.example.net", in lower case; NULL
+                        for a network */
+    uint8_t net[16]; /* IPv4 as ::ffff:a.b.c.d */
+    uint8_t bits;    /* of the mapped form, 0 to 128 */
+};
+
+/* One entry of node_zones. */
+struct node_zone {
+    struct address node; /* port 0: any port of that host */
+    char *zone;          /* owned */
 };
 
 /* redis.md §5 */
@@ -105,9 +135,15 @@ struct replay_override {
 struct upstream_config {
     char *name;
     enum upstream_type type;
-    struct address address;
-    char *username; /* NULL: none */
-    char *password; /* NULL: none */
+    struct address address; /* standalone: the server */
+    struct address *nodes;  /* owned, n_nodes; cluster: where to begin;
+                               sentinel: the sentinels */
+    size_t n_nodes;
+    char *master_name; /* sentinel: what it calls the group */
+    char *username;    /* NULL: none */
+    char *password;    /* NULL: none */
+    char *sentinel_username;
+    char *sentinel_password;
     uint32_t db;
     enum lane_mode lanes;
     uint32_t shared_lanes; /* connections per (endpoint, RESP, user, db) */
@@ -144,12 +180,33 @@ struct upstream_config {
     uint64_t reply_bulk_max;
     uint32_t private_lanes_max;
     uint32_t held_requests_max; /* waiting for a connection, per upstream */
+
+    /* Several servers (redis.md §9, §10). */
+    enum read_from read_from;
+    uint64_t replica_max_lag_us;  /* 0: any */
+    char *zone;                   /* redial's own; NULL: not known */
+    struct node_zone *node_zones; /* owned, n_node_zones */
+    size_t n_node_zones;
+    enum cluster_view cluster_view;
+    struct allowed_nodes *allow_nodes; /* owned, n_allow_nodes; none: derived
+                                          from nodes */
+    size_t n_allow_nodes;
+    uint64_t topology_refresh_us; /* at least so often */
+    uint64_t
+        topology_min_interval_us; /* at most so often; grows with failures */
+    uint64_t silence_probe_us; /* requests in flight and not a byte for so long:
+                                  the other nodes are asked; 0: never */
+    uint32_t redirects_max;
+    uint32_t node_retries; /* failed connects after which a round ends */
+    int64_t cluster_error_retry_attempts; /* rounds; -1: until the deadline */
 };
 
 /* A section [listener NAME]. */
 struct listener_config {
     char *name;
     struct address address;
+    struct address announce; /* what cluster clients are told; an empty host:
+                                the address itself */
     const struct upstream_config *upstream; /* borrowed from the same config */
     bool bind_public;   /* an address beyond loopback is meant */
     uint32_t unix_mode; /* permission bits of a Unix socket */

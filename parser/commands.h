@@ -65,6 +65,28 @@ enum command_flag {
     COMMAND_SECRET = 1 << 4,    /* arguments may hold credentials (S19) */
 };
 
+/* How a command finds its node in a cluster (redis.md §9). */
+enum command_route {
+    ROUTE_NODE,       /* that of its first key; without keys, any primary */
+    ROUTE_CHANNEL,    /* that of its first argument: SPUBLISH, SSUBSCRIBE */
+    ROUTE_SLOT,       /* its argument is a slot: CLUSTER COUNTKEYSINSLOT... */
+    ROUTE_LAST,       /* that of the client's last write: WAIT, WAITAOF */
+    ROUTE_CONNECTION, /* about the connection alone: ASKING, READONLY,
+                         READWRITE */
+    ROUTE_VIEW,       /* asks for the topology: CLUSTER SLOTS, SHARDS... */
+    /* Split over slots; the replies are merged. */
+    ROUTE_SPLIT_VALUES, /* MGET */
+    ROUTE_SPLIT_PAIRS,  /* MSET */
+    ROUTE_SPLIT_COUNT,  /* DEL, UNLINK, EXISTS, TOUCH */
+    /* To all primaries; the replies are merged. */
+    ROUTE_ALL_SUM,  /* DBSIZE */
+    ROUTE_ALL_LIST, /* KEYS: arrays one behind the other */
+    ROUTE_ALL_OK,   /* FLUSHALL, SCRIPT FLUSH: the first reply, or an error */
+    ROUTE_ALL_AND,  /* SCRIPT EXISTS: 1 where all say 1 */
+    ROUTE_SCAN,     /* SCAN: one after the other */
+    ROUTE_RANDOM,   /* RANDOMKEY: one by chance, the next when it is empty */
+};
+
 /* One row of commands.def. All static. */
 struct command {
     const char *name; /* upper case, "CLIENT SETNAME" */
@@ -78,6 +100,7 @@ struct command {
     int8_t key_last;  /* from the end when negative */
     int8_t key_step;
     uint8_t key_rule; /* private: how to find keys otherwise */
+    uint8_t route;    /* enum command_route */
 };
 
 /* Find the row of a command. sub is the second argument, or empty; it matters
