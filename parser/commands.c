@@ -17,8 +17,26 @@ enum {
     S = COMMAND_SECRET,
 };
 
+/* The argument that is the first key, where the column keys alone says it. A
+ * RANGE adds its own first. */
+enum {
+    FIRST_NONE = 0,
+    FIRST_RANGE = 0,
+    FIRST_NUM1 = 2,
+    FIRST_NUM1_PAIRS = 2,
+    FIRST_NUM2 = 3,
+    FIRST_SCRIPT = 0,
+    FIRST_DEST_NUM2 = 1,
+    FIRST_STREAMS = 0,
+    FIRST_MIGRATE = 0,
+    FIRST_SORT = 1,
+    FIRST_GEORADIUS = 1,
+    FIRST_UNKNOWN = 0,
+};
+
 static const struct command commands[] = {
-#define COMMAND(name_, class_, rule_, id_, flags_, arity_, a_, b_, c_, keys_) \
+#define COMMAND(name_, class_, rule_, id_, flags_, arity_, a_, b_, c_, keys_, \
+                route_)                                                       \
     { .name = (name_),                                                        \
       .class = CLASS_##class_,                                                \
       .rule = RULE_##rule_,                                                   \
@@ -28,7 +46,9 @@ static const struct command commands[] = {
       .key_first = (a_),                                                      \
       .key_last = (b_),                                                       \
       .key_step = (c_),                                                       \
-      .key_rule = KEYS_##keys_ },
+      .key_rule = KEYS_##keys_,                                               \
+      .first_key_arg = FIRST_##keys_ + (a_),                                  \
+      .route = ROUTE_##route_ },
 #include "parser/commands.def"
 };
 
@@ -156,7 +176,8 @@ static bool keys_numbered(const struct span *argv,
     return true;
 }
 
-static bool keys_streams(const struct span *argv, size_t argc, struct keys *k)
+/* The argument STREAMS of an XREAD or XREADGROUP, or 0. */
+static size_t streams_option(const struct span *argv, size_t argc)
 {
     size_t i = 1;
 
@@ -170,10 +191,17 @@ static bool keys_streams(const struct span *argv, size_t argc, struct keys *k)
                    span_is_word(argv[i], "CLAIM")) {
             i += 2;
         } else {
-            return false;
+            return 0;
         }
     }
-    if (i >= argc || (argc - i - 1) % 2 != 0) {
+    return i < argc ? i : 0;
+}
+
+static bool keys_streams(const struct span *argv, size_t argc, struct keys *k)
+{
+    size_t i = streams_option(argv, argc);
+
+    if (i == 0 || (argc - i - 1) % 2 != 0) {
         return false;
     }
     size_t count = (argc - i - 1) / 2;
@@ -181,6 +209,19 @@ static bool keys_streams(const struct span *argv, size_t argc, struct keys *k)
         key_add(k, i + 1 + n);
     }
     return true;
+}
+
+/* The argument KEYS of a MIGRATE without a key of its own, or 0. */
+static size_t migrate_option(const struct span *argv, size_t argc)
+{
+    size_t i = 6;
+
+    while (i < argc && !span_is_word(argv[i], "KEYS")) {
+        i += span_is_word(argv[i], "AUTH2")  ? 3
+             : span_is_word(argv[i], "AUTH") ? 2
+                                             : 1;
+    }
+    return i < argc ? i : 0;
 }
 
 static bool keys_migrate(const struct span *argv, size_t argc, struct keys *k)
@@ -192,13 +233,8 @@ static bool keys_migrate(const struct span *argv, size_t argc, struct keys *k)
         key_add(k, 3);
         return true;
     }
-    size_t i = 6;
-    while (i < argc && !span_is_word(argv[i], "KEYS")) {
-        i += span_is_word(argv[i], "AUTH2")  ? 3
-             : span_is_word(argv[i], "AUTH") ? 2
-                                             : 1;
-    }
-    if (i >= argc) {
+    size_t i = migrate_option(argv, argc);
+    if (i == 0) {
         return false;
     }
     for (i++; i < argc; i++) {
@@ -297,6 +333,41 @@ int command_keys(const struct command *c,
     case KEYS_UNKNOWN: return COMMAND_KEYS_UNKNOWN;
     }
     return COMMAND_KEYS_UNKNOWN;
+}
+
+/* The first key of a call whose row alone does not say it, or 0. */
+static size_t first_key_searched(const struct command *c,
+                                 const struct span *argv,
+                                 size_t argc)
+{
+    int64_t number = 0;
+    size_t option = 0;
+
+    if (c->key_rule == KEYS_SCRIPT) {
+        bool some = argc > 2 && number_parse(argv[2], &number) && number > 0;
+        return some ? 3 : 0;
+    }
+    if (c->key_rule == KEYS_STREAMS) {
+        option = streams_option(argv, argc);
+    } else if (c->key_rule == KEYS_MIGRATE && argc > 3) {
+        if (argv[3].len > 0) {
+            return 3;
+        }
+        option = migrate_option(argv, argc);
+    }
+    return option == 0 ? 0 : option + 1;
+}
+
+uint32_t command_first_key(const struct command *c,
+                           const struct span *argv,
+                           size_t argc)
+{
+    if (c == NULL) {
+        return 0;
+    }
+    size_t at = c->first_key_arg != 0 ? c->first_key_arg
+                                      : first_key_searched(c, argv, argc);
+    return at < argc ? (uint32_t)at : 0;
 }
 
 /* ---- blocking ---- */

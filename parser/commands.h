@@ -99,8 +99,11 @@ struct command {
     int8_t key_first; /* argument index; 0: no keys */
     int8_t key_last;  /* from the end when negative */
     int8_t key_step;
-    uint8_t key_rule; /* private: how to find keys otherwise */
-    uint8_t route;    /* enum command_route */
+    uint8_t key_rule;      /* private: how to find keys otherwise */
+    uint8_t first_key_arg; /* the argument that is the first key in every call
+                              that the server accepts; 0: it depends on the
+                              call, or there is none. Callers check argc */
+    uint8_t route;         /* enum command_route */
 };
 
 /* Find the row of a command. sub is the second argument, or empty; it matters
@@ -142,6 +145,13 @@ int command_keys(const struct command *c,
                  size_t argc,
                  uint32_t *index,
                  size_t max);
+
+/* The number of the argument that is the first key; 0: there is none, or it
+ * cannot be told. argv may end early: a key beyond argc is not found. Of a call
+ * that the server will refuse it may be any argument. */
+uint32_t command_first_key(const struct command *c,
+                           const struct span *argv,
+                           size_t argc);
 
 /* Whether the command may write, given its class after argument rules. */
 bool command_writes(const struct command *c, enum command_class class);

@@ -783,6 +783,84 @@ static void keys_are_found(void **state)
     check_keys("XYZZY a", " unknown");
 }
 
+static uint32_t first_key_of(const char *line)
+{
+    struct words w = words_of(line);
+    return command_first_key(row_of(&w), w.argv, w.argc);
+}
+
+static void the_first_key_is_told_without_the_others(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *line;
+        uint32_t first;
+    } told[] = {
+        { "GET k", 1 },
+        { "GET", 0 },
+        { "PING", 0 },
+        { "PING k", 0 },
+        { "MSET a 1 b 2", 1 },
+        { "BITOP AND d a", 2 },
+        { "OBJECT ENCODING k", 2 },
+        { "XGROUP CREATE s g 0", 2 },
+        { "EVAL x 2 a b c", 3 },
+        { "EVAL x 2 a", 3 }, /* the rest is on its way, or missing */
+        { "EVAL x 2", 0 },
+        { "EVAL x", 0 },
+        { "EVAL x 0 c", 0 },
+        { "EVAL x -1 c", 0 },
+        { "EVAL x y c", 0 },
+        { "FCALL_RO f 1 a", 3 },
+        { "ZUNIONSTORE d 2 a b", 1 },
+        { "ZINTER 2 a b", 2 },
+        { "ZINTER 2", 0 },
+        { "MSETEX 2 a 1 b 2 NX", 2 },
+        { "BZMPOP 0 2 a b MIN", 3 },
+        { "XREAD COUNT 1 BLOCK 0 STREAMS a b 0 0", 6 },
+        { "XREAD COUNT 1 BLOCK 0 STREAMS a", 6 },
+        { "XREAD COUNT 1 BLOCK 0 STREAMS", 0 },
+        { "XREADGROUP GROUP STREAMS c STREAMS a >", 5 },
+        { "XREAD a STREAMS b 0", 0 },
+        { "MIGRATE h 1 k 0 5", 3 },
+        { "MIGRATE h 1 k", 3 },
+        { "MIGRATE h 1", 0 },
+        { "MIGRATE h 1 '' 0 5 COPY AUTH2 KEYS x KEYS a b", 11 },
+        { "MIGRATE h 1 '' 0 5 COPY", 0 },
+        { "SORT k BY w_* STORE d", 1 },
+        { "GEORADIUS k 1 2 3 m STORE d", 1 },
+        { "DBSIZE", 0 },
+        { "XYZZY a", 0 },
+    };
+    for (size_t i = 0; i < sizeof told / sizeof told[0]; i++) {
+        uint32_t first = first_key_of(told[i].line);
+        if (first != told[i].first) {
+            print_error("%s\n", told[i].line);
+        }
+        assert_int_equal(first, told[i].first);
+    }
+}
+
+/* The core reads first_key_arg without asking anything else. */
+static void rows_know_where_the_first_key_is(void **state)
+{
+    (void)state;
+    assert_int_equal(find_line("GET")->first_key_arg, 1);
+    assert_int_equal(find_line("OBJECT ENCODING")->first_key_arg, 2);
+    assert_int_equal(find_line("BLMPOP")->first_key_arg, 3);
+    assert_int_equal(find_line("SORT")->first_key_arg, 1);
+    assert_int_equal(find_line("EVAL")->first_key_arg, 0);
+    assert_int_equal(find_line("XREAD")->first_key_arg, 0);
+    assert_int_equal(find_line("PING")->first_key_arg, 0);
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        const struct command *c = find_line(names[i]);
+        assert_true(c->first_key_arg <= 3);
+        if (c->key_first != 0) {
+            assert_int_equal(c->first_key_arg, c->key_first);
+        }
+    }
+}
+
 static void keys_beyond_the_room_are_counted(void **state)
 {
     (void)state;
@@ -793,6 +871,101 @@ static void keys_beyond_the_room_are_counted(void **state)
     assert_int_equal(index[0], 1);
     assert_int_equal(index[1], 2);
     assert_int_equal(command_keys(row_of(&w), w.argv, w.argc, NULL, 0), 4);
+}
+
+/* ---- routes ---- */
+
+/* All rows that go by another way than that of their keys. */
+static void routes_are_those_of_the_specification(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name;
+        enum command_route route;
+    } routed[] = {
+        { "ACL DELUSER", ROUTE_ALL_OK },
+        { "ACL LOAD", ROUTE_ALL_OK },
+        { "ACL SAVE", ROUTE_ALL_OK },
+        { "ACL SETUSER", ROUTE_ALL_OK },
+        { "ASKING", ROUTE_CONNECTION },
+        { "CLUSTER COUNTKEYSINSLOT", ROUTE_SLOT },
+        { "CLUSTER GETKEYSINSLOT", ROUTE_SLOT },
+        { "CLUSTER INFO", ROUTE_VIEW },
+        { "CLUSTER KEYSLOT", ROUTE_VIEW },
+        { "CLUSTER LINKS", ROUTE_VIEW },
+        { "CLUSTER MYID", ROUTE_VIEW },
+        { "CLUSTER MYSHARDID", ROUTE_VIEW },
+        { "CLUSTER NODES", ROUTE_VIEW },
+        { "CLUSTER REPLICAS", ROUTE_VIEW },
+        { "CLUSTER SHARDS", ROUTE_VIEW },
+        { "CLUSTER SLAVES", ROUTE_VIEW },
+        { "CLUSTER SLOTS", ROUTE_VIEW },
+        { "CONFIG RESETSTAT", ROUTE_ALL_OK },
+        { "CONFIG REWRITE", ROUTE_ALL_OK },
+        { "CONFIG SET", ROUTE_ALL_OK },
+        { "DBSIZE", ROUTE_ALL_SUM },
+        { "DEL", ROUTE_SPLIT_COUNT },
+        { "EXISTS", ROUTE_SPLIT_COUNT },
+        { "FLUSHALL", ROUTE_ALL_OK },
+        { "FLUSHDB", ROUTE_ALL_OK },
+        { "FUNCTION DELETE", ROUTE_ALL_OK },
+        { "FUNCTION FLUSH", ROUTE_ALL_OK },
+        { "FUNCTION LOAD", ROUTE_ALL_OK },
+        { "FUNCTION RESTORE", ROUTE_ALL_OK },
+        { "KEYS", ROUTE_ALL_LIST },
+        { "LATENCY RESET", ROUTE_ALL_SUM },
+        { "MEMORY PURGE", ROUTE_ALL_OK },
+        { "MGET", ROUTE_SPLIT_VALUES },
+        { "MSET", ROUTE_SPLIT_PAIRS },
+        { "RANDOMKEY", ROUTE_RANDOM },
+        { "READONLY", ROUTE_CONNECTION },
+        { "READWRITE", ROUTE_CONNECTION },
+        { "SCAN", ROUTE_SCAN },
+        { "SCRIPT EXISTS", ROUTE_ALL_AND },
+        { "SCRIPT FLUSH", ROUTE_ALL_OK },
+        { "SCRIPT LOAD", ROUTE_ALL_OK },
+        { "SLOWLOG RESET", ROUTE_ALL_OK },
+        { "SPUBLISH", ROUTE_CHANNEL },
+        { "SSUBSCRIBE", ROUTE_CHANNEL },
+        { "SUNSUBSCRIBE", ROUTE_CHANNEL },
+        { "TOUCH", ROUTE_SPLIT_COUNT },
+        { "UNLINK", ROUTE_SPLIT_COUNT },
+        { "WAIT", ROUTE_LAST },
+        { "WAITAOF", ROUTE_LAST },
+    };
+    size_t others = 0;
+
+    for (size_t i = 0; i < sizeof routed / sizeof routed[0]; i++) {
+        const struct command *c = find_line(routed[i].name);
+        assert_non_null(c);
+        assert_string_equal(c->name, routed[i].name);
+        assert_int_equal(c->route, routed[i].route);
+    }
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        others += find_line(names[i])->route != ROUTE_NODE;
+    }
+    for (size_t i = 0; i < sizeof containers / sizeof containers[0]; i++) {
+        assert_int_equal(find_line(containers[i])->route, ROUTE_NODE);
+    }
+    assert_int_equal(others, sizeof routed / sizeof routed[0]);
+}
+
+/* What is split over slots has its keys in one range, so that the core can cut
+ * it between them. */
+static void what_is_split_has_plain_keys(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        const struct command *c = find_line(names[i]);
+        bool pairs = c->route == ROUTE_SPLIT_PAIRS;
+        if (pairs || c->route == ROUTE_SPLIT_VALUES ||
+            c->route == ROUTE_SPLIT_COUNT) {
+            assert_int_equal(c->key_first, 1);
+            assert_int_equal(c->key_last, -1);
+            assert_int_equal(c->key_step, pairs ? 2 : 1);
+            assert_int_equal(c->arity, pairs ? -3 : -2);
+        }
+    }
 }
 
 /* ---- waiting, writing, constant replies ---- */
@@ -921,6 +1094,9 @@ static void no_argument_breaks_a_rule(void **state)
                     CLASS_COUNT);
         int keys = command_keys(c, w.argv, w.argc, index, WORDS_MAX);
         assert_true(keys < (int)w.argc);
+        uint32_t first = command_first_key(c, w.argv, w.argc);
+        assert_true(first < w.argc);
+        assert_true(keys <= 0 || first == index[0]);
         for (int k = 0; k < keys; k++) {
             assert_true(index[k] > 0 && index[k] < w.argc);
         }
@@ -943,6 +1119,10 @@ int main(void)
         cmocka_unit_test(zremrangebyrank_settles_exactly_where_it_is_called_so),
         cmocka_unit_test(ranks_that_are_no_numbers_are_n),
         cmocka_unit_test(keys_are_found),
+        cmocka_unit_test(the_first_key_is_told_without_the_others),
+        cmocka_unit_test(rows_know_where_the_first_key_is),
+        cmocka_unit_test(routes_are_those_of_the_specification),
+        cmocka_unit_test(what_is_split_has_plain_keys),
         cmocka_unit_test(keys_beyond_the_room_are_counted),
         cmocka_unit_test(waiting_calls_tell_how_long),
         cmocka_unit_test(only_what_may_write_is_said_to_write),
