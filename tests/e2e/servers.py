@@ -25,13 +25,15 @@ REDIS_CLI = os.environ.get("REDIS_CLI", "redis-cli")
 
 # Below the range the kernel takes for outgoing connections, so that no client
 # can sit on the port of a server that is down for a moment.
-_ports = itertools.count(random.randrange(21000, 29000))
+FIRST_PORT, LAST_PORT = (int(port) for port in os.environ.get(
+    "E2E_PORTS", "21000-30999").split("-"))
+_ports = itertools.count(random.randrange(LAST_PORT - FIRST_PORT))
 
 
 def free_port():
     """A port nobody listens on, not given out before."""
     while True:
-        port = 21000 + next(_ports) % 10000
+        port = FIRST_PORT + next(_ports) % (LAST_PORT - FIRST_PORT + 1)
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
