@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "proxy/core/input.h"
+#include "proxy/core/lane_set.h"
 #include "proxy/core/state.h"
 
 const struct session *downstream_session(const struct engine *e,
@@ -68,11 +69,20 @@ void downstream_resume_lane(struct engine *e, struct downstream *d)
     }
 }
 
-enum {
-    LANE_LINGER_US = 30 * 1000 * 1000
-};
+static void leave_shared(struct engine *e, struct downstream *d)
+{
+    struct lane_set *set = d->shared;
+    if (set == NULL) {
+        return;
+    }
+    if (d->stalled_lane != NULL && d->stalled_lane->set == set) {
+        downstream_resume_lane(e, d);
+    }
+    d->shared = NULL;
+    lane_set_leave(e, set);
+}
 
-void downstream_unbind(struct engine *e, struct downstream *d)
+void downstream_disown(struct engine *e, struct downstream *d)
 {
     struct upstream *u = d->lane;
     if (u == NULL) {
@@ -82,32 +92,35 @@ void downstream_unbind(struct engine *e, struct downstream *d)
         downstream_resume_lane(e, d);
     }
     d->lane = NULL;
-    if (u->owner != NULL) {
-        upstream_free(e, u, "its client needs it no more");
-        return;
-    }
-    u->n_clients--;
-    if (u->n_clients > 0 || u->pinned) {
-        return;
-    }
-    if (u->state == UPSTREAM_IDLE) {
-        upstream_free(e, u, NULL);
-    } else {
-        upstream_wake_at(e, u, e->now_us + LANE_LINGER_US);
-    }
+    upstream_free(e, u, "its client needs it no more");
 }
 
-void downstream_bind(struct engine *e,
-                     struct downstream *d,
-                     struct upstream *lane)
+void downstream_unbind(struct engine *e, struct downstream *d)
 {
-    if (d->lane == lane) {
+    downstream_disown(e, d);
+    leave_shared(e, d);
+}
+
+void downstream_join(struct engine *e,
+                     struct downstream *d,
+                     struct lane_set *set)
+{
+    if (d->shared == set) {
         return;
     }
-    downstream_unbind(e, d);
+    lane_set_join(set);
+    leave_shared(e, d);
+    d->shared = set;
+}
+
+void downstream_own(struct engine *e,
+                    struct downstream *d,
+                    struct upstream *lane)
+{
+    assert(d->lane == NULL && lane->owner == d);
     d->lane = lane;
-    if (lane->owner == NULL) {
-        lane->n_clients++;
+    if (d->listener->cluster->slots == NULL) {
+        leave_shared(e, d); /* all it says goes this way now */
     }
 }
 

@@ -10,6 +10,7 @@
 
 struct engine;
 struct input;
+struct lane_set;
 struct listener;
 struct request;
 struct session;
@@ -37,7 +38,8 @@ struct downstream {
     struct list_node requests;     /* in order of arrival */
     struct request *undispatched;  /* the first that waits for its turn: it and
                                       all behind it are NEW; NULL: none */
-    struct upstream *lane;         /* borrowed; NULL: none bound yet */
+    struct upstream *lane;         /* its own one; NULL: none */
+    struct lane_set *shared;       /* borrowed; NULL: none joined yet */
     struct session *session;       /* owned; NULL: has said nothing */
     struct session *session_next;  /* owned; asked for, not yet accepted */
     struct input *input;           /* owned; NULL: nothing half read */
@@ -56,6 +58,8 @@ struct downstream {
     uint32_t n_requests;     /* in requests */
     uint32_t n_open;         /* dispatched and not answered */
     uint32_t n_settling;     /* SETTLING or BACKOFF */
+    uint32_t map_version;    /* cluster->version when what is open was sent */
+    uint16_t last_slot;      /* of its last command with a key; see request */
     uint8_t block;           /* enum block_state */
     bool block_passed;    /* the lane's server is, or will be, inside MULTI */
     bool watching;        /* WATCH was passed on */
@@ -162,12 +166,17 @@ void downstream_take(struct engine *e, struct downstream *d, struct request *r);
 /* pipeline_max or client_buffer_max is reached. */
 bool downstream_is_full(const struct downstream *d);
 
-/* Bind d to a lane (leaving the one before). */
-void downstream_bind(struct engine *e,
+/* Join a set of shared lanes (leaving the one before). */
+void downstream_join(struct engine *e,
                      struct downstream *d,
-                     struct upstream *lane);
-
-/* Leave the lane; a private one ends. The next command binds again. */
+                     struct lane_set *set);
+/* Take a new lane of its own. */
+void downstream_own(struct engine *e,
+                    struct downstream *d,
+                    struct upstream *lane);
+/* End its own lane, if it has one. */
+void downstream_disown(struct engine *e, struct downstream *d);
+/* Leave all lanes. The next command finds the right one. */
 void downstream_unbind(struct engine *e, struct downstream *d);
 
 /* Let the timer fire at that time at the latest. */

@@ -5,76 +5,23 @@
 
 #include "proxy/core/state.h"
 
-static uint32_t share_of_process(uint32_t value, unsigned workers)
+void endpoint_init(struct endpoint *p,
+                   struct cluster *c,
+                   const struct address *address)
 {
-    return value == 0 ? 0 : (value + workers - 1) / workers;
+    *p = (struct endpoint){ .cluster = c, .address = *address };
+    list_init(&p->lanes);
 }
 
-bool cluster_init(struct engine *e,
-                  struct cluster *c,
-                  const struct upstream_config *config)
+void endpoint_fini(struct engine *e, struct endpoint *p)
 {
-    *c = (struct cluster){ .config = config };
-    c->endpoint.cluster = c;
-    c->endpoint.address = &config->address;
-    list_init(&c->endpoint.lanes);
-    budget_init(&c->budget, config->budget_ratio_permille,
-                share_of_process(config->budget_min_per_s, e->workers),
-                share_of_process(config->budget_burst, e->workers), e->now_us);
-    c->fresh = session_copy(e, NULL);
-    if (c->fresh == NULL) {
-        return false;
-    }
-    c->fresh->db = config->db;
-    return (config->username == NULL ||
-            text_set(e, &c->fresh->username, span_of(config->username))) &&
-           (config->password == NULL ||
-            text_set(e, &c->fresh->password, span_of(config->password)));
-}
-
-void cluster_start(struct engine *e, struct cluster *c)
-{
-    struct upstream *u = endpoint_shared_lane(e, &c->endpoint, c->fresh, NULL);
-    if (u != NULL) {
-        u->pinned = true;
-        upstream_want(e, u);
-    }
-}
-
-void cluster_fini(struct engine *e, struct cluster *c)
-{
-    struct endpoint *p = &c->endpoint;
-    while (p->lanes.next != NULL && !list_empty(&p->lanes)) {
+    while (!list_empty(&p->lanes)) {
         struct upstream *u =
             CONTAINER_OF(p->lanes.next, struct upstream, endpoint_node);
         upstream_free(e, u, NULL);
     }
     memory_give(e->memory, p->resolved);
-    session_free(e, c->fresh);
-    *c = (struct cluster){ 0 };
-}
-
-struct upstream *endpoint_shared_lane(struct engine *e,
-                                      struct endpoint *p,
-                                      const struct session *session,
-                                      const struct downstream *d)
-{
-    uint32_t lanes = p->cluster->config->shared_lanes;
-    unsigned index =
-        d == NULL || lanes <= 1 ? 0 : conn_index(d->conn.id) % lanes;
-    LIST_FOR_EACH (node, &p->lanes) {
-        struct upstream *u = CONTAINER_OF(node, struct upstream, endpoint_node);
-        if (u->owner == NULL && u->index == index &&
-            u->state != UPSTREAM_CLOSED &&
-            session_same_lane(u->session, session)) {
-            return u;
-        }
-    }
-    struct upstream *u = upstream_new(e, p, session, NULL);
-    if (u != NULL) {
-        u->index = index;
-    }
-    return u;
+    p->resolved = NULL;
 }
 
 static void trace_health(struct engine *e,
@@ -85,7 +32,7 @@ static void trace_health(struct engine *e,
     engine_trace(e,
                  &(struct trace_record){ .type = TRACE_UPSTREAM,
                                          .upstream = p->cluster->config->name,
-                                         .address = p->address,
+                                         .address = &p->address,
                                          .to = to,
                                          .reason = why });
 }

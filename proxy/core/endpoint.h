@@ -1,18 +1,9 @@
-/* A cluster is a named set of server addresses with its policy, retry budget
- * and numbers; an endpoint is one address, its health and its lanes. A
- * standalone upstream is a cluster with one endpoint. */
+/* An endpoint is one server address, its health and its lanes. */
 #ifndef CORE_ENDPOINT_H
 #define CORE_ENDPOINT_H
 
-#include "config/config.h"
-#include "proxy/core/budget.h"
-#include "proxy/core/list.h"
-#include "proxy/core/stats.h"
-
-struct engine;
-struct upstream;
-struct session;
-struct downstream;
+#include "parser/topology.h"
+#include "proxy/core/cluster.h"
 
 enum {
     ENDPOINT_ADDRESSES_MAX = 64, /* of one name (S12) */
@@ -20,9 +11,10 @@ enum {
 };
 
 struct endpoint {
-    struct cluster *cluster;       /* borrowed: owns this endpoint */
-    const struct address *address; /* as configured; borrowed */
-    struct address *resolved;      /* owned: last good answer, n_resolved */
+    struct cluster *cluster;  /* borrowed: owns this endpoint */
+    uint32_t index;           /* in cluster->endpoints */
+    struct address address;   /* as configured or learnt */
+    struct address *resolved; /* owned: last good answer, n_resolved */
     unsigned n_resolved;
     struct list_node lanes; /* all upstreams, shared and private */
     unsigned lanes_up;
@@ -31,35 +23,31 @@ struct endpoint {
     uint64_t down_since_us;              /* 0: reachable as far as known */
     uint32_t failures;                   /* connection attempts since then */
     uint32_t version;                    /* of the server: 7*10000 + 0*100 + 15;
-                                         0: not known */
+                                            0: not known */
     char last_error[ENDPOINT_ERROR_MAX]; /* words; empty: none yet */
+
+    /* What the topology says of it (redis.md §9, §10). */
+    char id[NODE_ID_MAX + 1]; /* of the node; empty: not known */
+    char zone[64];            /* empty: not known */
+    uint8_t role;             /* enum node_role */
+    uint8_t said_role;        /* in the answers being looked at */
+    bool wanted;              /* shared lanes to it stay open */
+    bool limbo;               /* no server: requests wait here for one */
+    bool seed;                /* configured: stays known */
+    bool sentinel;            /* asked who the primary is; serves nobody */
+    bool known;               /* part of the topology in force */
+    bool online;              /* the other nodes think so */
+    uint32_t n_slots;         /* it owns */
+    uint32_t shard;           /* nodes of one shard have the same number */
+    uint64_t latency_us;      /* smoothed, of handshakes and topology answers;
+                                   0: not measured */
 };
 
-struct cluster {
-    const struct upstream_config *config; /* borrowed */
-    struct endpoint endpoint;
-    struct budget budget;
-    struct upstream_stats stats;
-    struct session *fresh; /* owned: a client that has said nothing yet */
-    uint32_t held;         /* requests waiting for a lane */
-    uint32_t in_flight;    /* requests sent and not answered */
-};
-
-/* Returns false when memory is short; cluster_fini() is safe then too. */
-bool cluster_init(struct engine *e,
-                  struct cluster *c,
-                  const struct upstream_config *config);
-/* Open the default lane, which stays open as long as the process. */
-void cluster_start(struct engine *e, struct cluster *c);
-/* Frees every lane. */
-void cluster_fini(struct engine *e, struct cluster *c);
-
-/* The shared lane for clients like d with that session: found or created.
- * Returns NULL when memory is short. */
-struct upstream *endpoint_shared_lane(struct engine *e,
-                                      struct endpoint *p,
-                                      const struct session *session,
-                                      const struct downstream *d);
+void endpoint_init(struct endpoint *p,
+                   struct cluster *c,
+                   const struct address *address);
+/* Frees its lanes. */
+void endpoint_fini(struct engine *e, struct endpoint *p);
 
 /* A connection attempt failed, or the last lane was lost. */
 void endpoint_failed(struct engine *e, struct endpoint *p, const char *why);

@@ -219,8 +219,10 @@ static void run_timers(struct engine *e)
         }
         if (t->kind == TIMER_DOWNSTREAM) {
             downstream_timeout(e, CONTAINER_OF(t, struct downstream, timer));
-        } else {
+        } else if (t->kind == TIMER_UPSTREAM) {
             upstream_timeout(e, CONTAINER_OF(t, struct upstream, timer));
+        } else {
+            topology_timeout(e, CONTAINER_OF(t, struct topology, timer));
         }
     }
 }
@@ -264,7 +266,10 @@ void engine_step(struct engine *e, const struct event *event)
     case EVENT_CONFIG: break; /* a configuration lasts as long as the engine */
     case EVENT_DRAIN: drain(e); break;
     }
-    if (e->work != NULL) {
+    while (e->work != NULL || e->reroute) {
+        if (e->reroute) {
+            clusters_reroute(e);
+        }
         downstream_work(e);
     }
 }
@@ -290,7 +295,16 @@ bool engine_drained(const struct engine *e)
 
 bool engine_upstream_ready(const struct engine *e, size_t i)
 {
-    return e->clusters[i].endpoint.lanes_up > 0;
+    const struct cluster *c = &e->clusters[i];
+    for (uint32_t k = 0; k < c->n_endpoints; k++) {
+        const struct endpoint *p = c->endpoints[k];
+        bool serves =
+            p != NULL && (c->slots == NULL ? p == c->primary : p->n_slots > 0);
+        if (serves && p->lanes_up > 0) {
+            return true;
+        }
+    }
+    return false;
 }
 
 void engine_stats(const struct engine *e,
@@ -304,9 +318,12 @@ void engine_stats(const struct engine *e,
         const struct cluster *c = &e->clusters[i];
         struct upstream_stats *out = &upstreams[i];
         *out = c->stats;
-        out->lanes_up = c->endpoint.lanes_up;
-        out->lanes_connecting = c->endpoint.lanes_connecting;
-        out->lanes_private = c->endpoint.lanes_private;
+        for (uint32_t k = 0; k < c->n_endpoints; k++) {
+            const struct endpoint *p = c->endpoints[k];
+            out->lanes_up += p != NULL ? p->lanes_up : 0;
+            out->lanes_connecting += p != NULL ? p->lanes_connecting : 0;
+        }
+        out->lanes_private = c->lanes_private;
         out->requests_held = c->held;
         out->requests_in_flight = c->in_flight;
         out->budget_tokens = c->budget.tokens / 1000;

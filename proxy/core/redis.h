@@ -2,11 +2,13 @@
 #ifndef CORE_REDIS_H
 #define CORE_REDIS_H
 
+#include "parser/redis_error.h"
 #include "proxy/core/request.h"
 #include "proxy/core/retry.h"
 
 struct cluster;
 struct downstream;
+struct endpoint;
 struct engine;
 struct request;
 struct upstream;
@@ -21,11 +23,29 @@ enum lane_answer {
     LANE_REFUSED, /* the request has been answered */
 };
 
-/* redis_request.c: give d a lane of its own, for r. Only with nothing in
+/* redis_route.c: give d a lane of its own, for r. Only with nothing in
  * flight, so that order is kept (DESIGN.md §5). */
 enum lane_answer redis_want_private(struct engine *e,
                                     struct downstream *d,
                                     struct request *r);
+
+enum redirect {
+    REDIRECT_NONE,      /* the error is about something else */
+    REDIRECT_FOLLOW,    /* r knows where to go; settle it */
+    REDIRECT_CROSSSLOT, /* answer redis_crossslot */
+    REDIRECT_REFUSE,    /* give up, with *why */
+};
+
+/* redis_redirect.c: what an error reply on a lane of a cluster with a topology
+ * means for r. */
+enum redirect redis_redirect(struct engine *e,
+                             struct upstream *u,
+                             struct request *r,
+                             const struct redis_error *error,
+                             const char **why);
+/* MOVED, ASK, TRYAGAIN, CLUSTERDOWN: said before a command, or a script, runs. */
+bool redis_is_redirect(enum redis_error_kind kind);
+extern const char redis_crossslot[]; /* the error reply */
 
 /* redis_request.c: r can't be done, for a reason of redial's own. */
 void redis_refuse(struct engine *e,
@@ -81,9 +101,25 @@ void redis_answer_sham(struct engine *e, struct request *r);
 /* redis_request.c: give r, whose turn has come, to the client's lane. */
 void redis_submit(struct engine *e, struct downstream *d, struct request *r);
 
-/* redis_request.c: bind d to the shared lane of its session. False: no
+/* redis_route.c: let d join the shared lanes of its session. False: no
  * memory. */
 bool redis_bind_shared(struct engine *e, struct downstream *d);
+
+/* redis_route.c: where r goes now, and over which lane: its client's own one or
+ * a shared one, created if need be (NULL: no memory). Never NULL without slots
+ * and with a lane of its own. */
+struct endpoint *redis_endpoint(struct engine *e,
+                                struct downstream *d,
+                                struct request *r);
+struct upstream *redis_lane(struct engine *e,
+                            struct downstream *d,
+                            struct request *r);
+/* Submit r to that lane. */
+void redis_send(struct engine *e, struct downstream *d, struct request *r);
+/* Find the slot of r's first key, if that has not been done. */
+void redis_find_slot(struct engine *e, struct request *r);
+/* The server wants a password, and nobody has given one. */
+bool redis_unauthenticated(const struct downstream *d);
 
 /* redis_reply.c: requests the server refused as not applied (rule 6 of
  * redis.md §4). Everything behind them is answered: retry, or pass the refusal

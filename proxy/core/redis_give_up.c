@@ -55,6 +55,15 @@ struct give_up {
     const char *cause; /* words; may be empty */
 };
 
+/* The server r was last given to. */
+static const struct endpoint *server_of(const struct cluster *c,
+                                        const struct request *r)
+{
+    const struct endpoint *p =
+        r->server < c->n_endpoints ? c->endpoints[r->server] : NULL;
+    return p != NULL ? p : c->endpoints[0];
+}
+
 /* Write the error reply into text, which has ERROR_TEXT_MAX bytes. */
 static void compose(struct engine *e,
                     const struct request *r,
@@ -71,7 +80,8 @@ static void compose(struct engine *e,
         code = "EXECABORT";
         what = "executed nothing, the transaction is discarded";
     }
-    address_format(c->endpoint.address, address);
+    const struct endpoint *p = server_of(c, r);
+    address_format(&p->address, address);
     verdict_words(r, c, why->verdict, request_class(e, r), words,
                   sizeof(words));
     snprintf(text, ERROR_TEXT_MAX - 2,
@@ -79,7 +89,7 @@ static void compose(struct engine *e,
              "attempts failed, %.3f s; %s",
              code, request_name(r), what, c->config->name, address,
              why->cause[0] != '\0' ? why->cause : "no connection yet",
-             (unsigned)r->attempts, (unsigned)c->endpoint.failures,
+             (unsigned)r->attempts, (unsigned)p->failures,
              seconds(e->now_us - r->arrived_us), words);
     char *end = text;
     for (; *end != '\0'; end++) {
@@ -100,7 +110,7 @@ static struct trace_record record_of(struct engine *e, const struct request *r)
     return (struct trace_record){
         .upstream = c->config->name,
         .listener = d->listener->config->name,
-        .address = c->endpoint.address,
+        .address = &server_of(c, r)->address,
         .client = d->conn.id,
         .command = request_name(r),
         .class = command_class_name(request_class(e, r)),

@@ -3,6 +3,7 @@
 #include <assert.h>
 
 #include "parser/redis_error.h"
+#include "proxy/core/sentinel.h"
 #include "proxy/core/settle.h"
 #include "proxy/core/state.h"
 
@@ -157,7 +158,9 @@ static bool proves_not_applied(const struct request *r,
     if (r->command == NULL || r->command->id != COMMAND_SCRIPT_CALL) {
         return true;
     }
-    return kind == REDIS_ERROR_LOADING || kind == REDIS_ERROR_BUSY;
+    bool redirect = redis_is_redirect(kind) &&
+                    r->downstream->listener->cluster->slots != NULL;
+    return kind == REDIS_ERROR_LOADING || kind == REDIS_ERROR_BUSY || redirect;
 }
 
 /* Let r wait until everything its client has behind it is answered; only then
@@ -190,6 +193,24 @@ static bool on_error(struct engine *e,
     struct cluster *c = u->endpoint->cluster;
     uint8_t scratch[ERROR_HEAD_MAX];
     struct redis_error error = redis_error_parse(message_head(u, m, scratch));
+    if (c->topology != NULL) {
+        const char *why = NULL;
+        switch (redis_redirect(e, u, r, &error, &why)) {
+        case REDIRECT_NONE: break;
+        case REDIRECT_FOLLOW: begin_settling(e, u, r, m); return true;
+        case REDIRECT_CROSSSLOT:
+            take_from_flight(e, u, r);
+            chain_clear(e->memory, &u->partial);
+            c->stats.server_errors++;
+            downstream_answer_text(e, r, redis_crossslot);
+            return true;
+        case REDIRECT_REFUSE:
+            take_from_flight(e, u, r);
+            chain_clear(e->memory, &u->partial);
+            request_give_up(e, r, c, OUTCOME_NOT_APPLIED, GIVE_UP_POLICY, why);
+            return true;
+        }
+    }
     if (!proves_not_applied(r, error.kind)) {
         c->stats.server_errors++;
         return false;
@@ -199,7 +220,7 @@ static bool on_error(struct engine *e,
         chain_clear(e->memory, &u->partial);
         request_give_up(e, r, c, OUTCOME_NOT_APPLIED, GIVE_UP_POLICY,
                         "the server is a node of a Redis Cluster and the key "
-                        "lives on another node");
+                        "lives on another node (type = cluster)");
         return true;
     }
     bool can_wait = !r->streaming && r->task == TASK_FORWARD;
@@ -245,7 +266,7 @@ static void try_again(struct engine *e, struct downstream *d, struct request *r)
 {
     request_move(r, REQUEST_NEW);
     d->n_settling--;
-    upstream_submit(e, d->lane, r);
+    redis_send(e, d, r);
 }
 
 static struct request *first_in(struct downstream *d, enum request_state state)
@@ -259,6 +280,18 @@ static struct request *first_in(struct downstream *d, enum request_state state)
     return NULL;
 }
 
+/* Every refused request was redirected: there is nothing to wait for. */
+static bool all_redirected(const struct downstream *d)
+{
+    LIST_FOR_EACH (node, &d->requests) {
+        const struct request *r = CONTAINER_OF(node, struct request, arrival);
+        if (r->state == REQUEST_SETTLING && r->hops == 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
 /* Every SETTLING request becomes BACKOFF or is answered with the server's
  * refusal. Returns whether there was one. */
 static bool settle_refused(struct engine *e, struct downstream *d)
@@ -268,10 +301,12 @@ static bool settle_refused(struct engine *e, struct downstream *d)
     if (r == NULL) {
         return false;
     }
-    uint64_t delay_us = backoff_next(&d->backoff, c->config->backoff,
-                                     c->config->backoff_base_us,
-                                     c->config->backoff_cap_us, &e->rng);
-    d->retry_at_us = e->now_us + delay_us;
+    uint64_t delay_us = all_redirected(d)
+                            ? 0
+                            : backoff_next(&d->backoff, c->config->backoff,
+                                           c->config->backoff_base_us,
+                                           c->config->backoff_cap_us, &e->rng);
+    d->retry_at_us = delay_us == 0 ? 0 : e->now_us + delay_us;
     for (; r != NULL && !downstream_gone(d);
          r = first_in(d, REQUEST_SETTLING)) {
         enum verdict verdict = judge_refused(e, d, r, delay_us);
@@ -283,16 +318,19 @@ static bool settle_refused(struct engine *e, struct downstream *d)
             continue;
         }
         request_move(r, REQUEST_BACKOFF);
-        request_trace_retry(e, r, OUTCOME_NOT_APPLIED, verdict,
-                            "refused by the server", delay_us);
+        if (delay_us > 0) {
+            request_trace_retry(e, r, OUTCOME_NOT_APPLIED, verdict,
+                                "refused by the server", delay_us);
+        }
     }
     return true;
 }
 
 void redis_refused_settle(struct engine *e, struct downstream *d)
 {
-    if (!settle_refused(e, d) && d->retry_at_us == 0) {
-        /* The first one got through: so may the others, in their order. */
+    settle_refused(e, d);
+    if (d->retry_at_us == 0) {
+        /* The first one got through, or all know where to go: in their order. */
         struct request *r;
         while (!downstream_gone(d) &&
                (r = first_in(d, REQUEST_BACKOFF)) != NULL) {
@@ -317,9 +355,31 @@ void redis_refused_retry(struct engine *e, struct downstream *d)
 
 /* ---- messages ----------------------------------------------------------- */
 
+static void on_sentinel_push(struct engine *e,
+                             struct upstream *u,
+                             struct message *m)
+{
+    size_t size = u->partial.bytes + m->len;
+    uint8_t *copy = memory_take(e->memory, size);
+    if (copy != NULL) {
+        size_t n = chain_copy(&u->partial, copy, size);
+        memcpy(copy + n, m->buf->data + m->offset, m->len);
+    }
+    chain_clear(e->memory, &u->partial);
+    if (copy != NULL) { /* else polling finds out */
+        sentinel_push(e, u->endpoint->cluster->topology, u,
+                      (struct span){ copy, size });
+    }
+    memory_give(e->memory, copy);
+}
+
 static void on_push(struct engine *e, struct upstream *u, struct message *m)
 {
     struct downstream *d = u->owner;
+    if (u->endpoint->sentinel) {
+        on_sentinel_push(e, u, m);
+        return;
+    }
     if (d == NULL) {
         u->endpoint->cluster->stats.pushes_dropped++;
         chain_clear(e->memory, &u->partial);
@@ -336,13 +396,14 @@ static void on_own(struct engine *e,
                    struct request *r,
                    struct message *m)
 {
-    bool is_ping = r->task == TASK_PING;
+    enum request_task task = r->task;
     uint8_t step = r->step;
+    uint64_t asked_us = r->arrived_us;
     list_remove(&r->place);
     request_free(e, r);
-    if (is_ping) {
+    if (task == TASK_PING || task == TASK_ASKING) {
         chain_clear(e->memory, &u->partial);
-        u->ping_sent = false;
+        u->ping_sent = u->ping_sent && task != TASK_PING;
         return;
     }
     size_t size = u->partial.bytes + m->len;
@@ -355,7 +416,11 @@ static void on_own(struct engine *e,
     size_t n = chain_copy(&u->partial, copy, size);
     memcpy(copy + n, m->buf->data + m->offset, m->len);
     chain_clear(e->memory, &u->partial);
-    handshake_reply(e, u, step, (struct span){ copy, size });
+    if (task == TASK_TOPOLOGY) {
+        topology_reply(e, u, asked_us, step, (struct span){ copy, size });
+    } else {
+        handshake_reply(e, u, step, (struct span){ copy, size });
+    }
     memory_give(e->memory, copy);
 }
 
@@ -393,7 +458,7 @@ static void on_message(struct engine *e, struct upstream *u, struct message *m)
         return;
     }
     struct request *r = CONTAINER_OF(u->in_flight.next, struct request, place);
-    if (r->task == TASK_PING || r->task == TASK_HANDSHAKE) {
+    if (request_is_own(r)) {
         on_own(e, u, r, m);
         return;
     }
@@ -494,8 +559,7 @@ static void keep_partial(struct engine *e,
     }
     if (u->partial.bytes <= u->endpoint->cluster->config->reply_hold_max ||
         r == NULL || r->state != REQUEST_SENT || u->scanner.type == '>' ||
-        r->task == TASK_PING || r->task == TASK_HANDSHAKE ||
-        r->sent_end > u->taken) {
+        request_is_own(r) || r->sent_end > u->taken) {
         return;
     }
     struct downstream *d = r->downstream;

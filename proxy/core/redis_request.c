@@ -10,11 +10,6 @@ static struct cluster *cluster_of(const struct downstream *d)
     return d->listener->cluster;
 }
 
-static bool is_private(const struct downstream *d)
-{
-    return d->lane != NULL && d->lane->owner == d;
-}
-
 void redis_refuse(struct engine *e,
                   struct downstream *d,
                   struct request *r,
@@ -63,48 +58,7 @@ void redis_submit(struct engine *e, struct downstream *d, struct request *r)
         r->blocks =
             r->command != NULL && (r->command->flags & COMMAND_BLOCKING) != 0;
     }
-    upstream_submit(e, d->lane, r);
-}
-
-bool redis_bind_shared(struct engine *e, struct downstream *d)
-{
-    struct upstream *u = endpoint_shared_lane(e, &cluster_of(d)->endpoint,
-                                              downstream_session(e, d), d);
-    if (u == NULL) {
-        e->stats.limit_memory++;
-        return false;
-    }
-    downstream_bind(e, d, u);
-    return true;
-}
-
-/* Move the client to a lane of its own; only with nothing in flight, so that
- * order is kept (DESIGN.md §5). LANE_REFUSED: r has been answered. */
-enum lane_answer redis_want_private(struct engine *e,
-                                    struct downstream *d,
-                                    struct request *r)
-{
-    if (is_private(d)) {
-        return LANE_READY;
-    }
-    if (d->n_open > 0) {
-        return LANE_LATER;
-    }
-    struct endpoint *p = &cluster_of(d)->endpoint;
-    if (p->lanes_private >= cluster_of(d)->config->private_lanes_max) {
-        e->stats.limit_private_lanes_max++;
-        engine_trace_limit(e, cluster_of(d), "private_lanes_max");
-        redis_refuse(e, d, r, "private_lanes_max connections are in use");
-        return LANE_REFUSED;
-    }
-    struct upstream *u = upstream_new(e, p, downstream_session(e, d), d);
-    if (u == NULL) {
-        e->stats.limit_memory++;
-        redis_refuse(e, d, r, "out of memory");
-        return LANE_REFUSED;
-    }
-    downstream_bind(e, d, u);
-    return LANE_READY;
+    redis_send(e, d, r);
 }
 
 bool redis_is_bare(struct engine *e, const struct request *r)
@@ -120,7 +74,8 @@ static bool bind_first(struct engine *e,
                        struct downstream *d,
                        struct request *r)
 {
-    if (cluster_of(d)->config->lanes == LANES_PRIVATE) {
+    const struct cluster *c = cluster_of(d);
+    if (c->config->lanes == LANES_PRIVATE && c->slots == NULL) {
         return redis_want_private(e, d, r) == LANE_READY;
     }
     if (!redis_bind_shared(e, d)) {
@@ -363,9 +318,10 @@ static bool dispatch_special(struct engine *e,
     if (r->streaming) {
         return dispatch_large(e, d, r);
     }
-    const struct endpoint *p = &cluster_of(d)->endpoint;
-    if (d->large_replies && !is_private(d) && d->n_open == 0 &&
-        p->lanes_private < cluster_of(d)->config->private_lanes_max) {
+    if (d->large_replies && d->lane == NULL && d->n_open == 0 &&
+        cluster_of(d)->slots == NULL &&
+        cluster_of(d)->lanes_private <
+            cluster_of(d)->config->private_lanes_max) {
         /* Its large replies would keep others waiting on a shared lane. */
         if (redis_want_private(e, d, r) != LANE_READY) {
             return true;
@@ -409,11 +365,20 @@ bool redis_dispatch(struct engine *e, struct downstream *d, struct request *r)
         downstream_close(e, d, "it speaks HTTP");
         return true;
     }
-    if (d->lane == NULL && !bind_first(e, d, r)) {
+    if (d->lane == NULL && d->shared == NULL && !bind_first(e, d, r)) {
         return true;
     }
     if (d->entering_raw) {
         return false;
+    }
+    const struct cluster *c = cluster_of(d);
+    if (c->topology != NULL && d->map_version != c->version) {
+        /* What is open went by another map: it comes first, or two requests
+         * for one key could meet in the wrong order (redis.md §4 rule 7). */
+        if (d->n_open > 0) {
+            return false;
+        }
+        d->map_version = c->version;
     }
     if (r->judged) { /* it waited for the lane before, and does so again */
         redis_submit(e, d, r);
@@ -424,7 +389,7 @@ bool redis_dispatch(struct engine *e, struct downstream *d, struct request *r)
     r->judged = true;
     d->reply_skip = false;
     bool taken = true;
-    if (d->lane->raw) {
+    if (d->lane != NULL && d->lane->raw) {
         taken = pass_raw(e, d, r);
     } else if (is_plain(d, r)) {
         redis_submit(e, d, r);

@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "parser/redis_error.h"
+#include "proxy/core/lane_set.h"
 #include "proxy/core/state.h"
 
 static struct cluster *cluster_of(const struct downstream *d)
@@ -13,7 +14,7 @@ static struct cluster *cluster_of(const struct downstream *d)
 
 static bool is_private(const struct downstream *d)
 {
-    return d->lane != NULL && d->lane->owner == d;
+    return d->lane != NULL;
 }
 
 static bool answer_here(struct engine *e, struct request *r, const char *text)
@@ -51,13 +52,12 @@ static bool change_session(struct engine *e,
         r->task = TASK_LEDGER;
         return forward(e, d, r);
     }
-    struct upstream *u =
-        endpoint_shared_lane(e, &cluster_of(d)->endpoint, next, d);
-    if (u == NULL) {
+    struct lane_set *set = lane_set_get(e, cluster_of(d), next, d);
+    if (set == NULL) {
         redis_session_dropped(e, d);
         return no_memory(e, d, r);
     }
-    downstream_bind(e, d, u);
+    downstream_join(e, d, set);
     r->task = TASK_SESSION;
     return forward(e, d, r);
 }
@@ -450,7 +450,7 @@ bool redis_setname(struct engine *e, struct downstream *d, struct request *r)
     request_args_init(e, &args, r);
     bool taken = true;
     if (args.argc != 3 || !name_is_valid(args.list[2]) ||
-        d->lane->unauthenticated) {
+        redis_unauthenticated(d)) {
         taken = forward(e, d, r);
     } else if (is_private(d)) {
         struct session *next = session_copy(e, downstream_session(e, d));
@@ -479,7 +479,7 @@ bool redis_getname(struct engine *e, struct downstream *d, struct request *r)
     request_args_init(e, &args, r);
     bool plain = args.argc == 2;
     request_args_fini(e, &args);
-    if (!plain || d->lane->unauthenticated || is_private(d)) {
+    if (!plain || redis_unauthenticated(d) || is_private(d)) {
         return forward(e, d, r);
     }
     if (s->name.data == NULL || s->name.len == 0) {

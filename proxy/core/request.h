@@ -36,9 +36,22 @@ enum request_task {
                      the server: DISCARD is sent in its place */
     TASK_RAW,     /* SUBSCRIBE, MONITOR, SYNC and all behind them: sent, and its
                      replies are not told apart */
-    TASK_PING,    /* the lane's own liveness check; no client */
-    TASK_HANDSHAKE, /* the lane's own */
+    /* The lane's own, without a client. */
+    TASK_PING, /* its liveness check */
+    TASK_HANDSHAKE,
+    TASK_ASKING,   /* before a request that was answered ASK */
+    TASK_TOPOLOGY, /* step says which question */
 };
+
+enum {
+    SLOT_NOT_LOOKED_FOR = 0,
+    SLOT_NONE = UINT16_MAX
+};
+
+static inline uint16_t slot_plus(uint16_t slot)
+{
+    return (uint16_t)(slot + 1);
+}
 
 struct request {
     struct list_node arrival;      /* in downstream->requests */
@@ -55,11 +68,19 @@ struct request {
     uint64_t deadline_us; /* no attempt starts after it */
     uint64_t patience_us; /* for its reply, once sent; 0: no limit */
     uint64_t size;        /* bytes of the request */
+    uint16_t slot;        /* 1 + that of its first key (cluster), or one of
+                             the names below */
+    uint16_t node;        /* index of the endpoint it is redirected to; 0: by
+                             its slot */
+    uint16_t server;      /* index of the endpoint it was last given to */
+    uint8_t hops;         /* redirects in a row */
     uint32_t replays;     /* after AMBIGUOUS, so far */
     uint32_t attempts;    /* times it was sent */
     uint8_t state;        /* enum request_state */
     uint8_t task;         /* enum request_task */
     uint8_t step;         /* TASK_HANDSHAKE: which */
+    bool own_lane;        /* goes over its client's own lane */
+    bool asking;          /* ASKING goes before it */
     bool open;            /* counted in downstream->n_open */
     bool quiet;           /* CLIENT REPLY OFF or SKIP: no reply to the client */
     bool ambiguous;       /* an attempt was sent and never answered */
@@ -76,6 +97,12 @@ struct request {
     bool write_replay;  /* waits for the fence of its lane */
     bool has_error;     /* reply holds the server's refusal */
 };
+
+/* No client's, but of the lane's own making. */
+static inline bool request_is_own(const struct request *r)
+{
+    return r->task >= TASK_PING;
+}
 
 /* A zeroed request of d (may be NULL) in state NEW, or NULL without memory. */
 struct request *request_new(struct engine *e, struct downstream *d);

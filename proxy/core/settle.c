@@ -508,6 +508,9 @@ static void carry_out(struct engine *e,
             !loss->peer_ended && command_writes(r->command, c->class);
         cluster->stats.replayed[c->class]++;
     }
+    r->node = 0;
+    r->asking = false;
+    r->hops = 0;
     upstream_hold(e, u, r, front);
     request_trace_retry(e, r, c->outcome, c->verdict, loss->why, 0);
 }
@@ -541,7 +544,9 @@ static void settle_client(struct engine *e,
     for (size_t i = 0; i < n; i++) {
         carry_out(e, u, loss, &cases[i], front);
     }
-    settle_block_state(e, d);
+    if (u->owner != NULL) {
+        settle_block_state(e, d);
+    }
     for (size_t i = 0; i < n && !downstream_gone(d); i++) {
         if (!verdict_is_retry(cases[i].verdict)) {
             request_give_up(e, cases[i].request, cluster, cases[i].outcome,

@@ -12,6 +12,7 @@
 #include "proxy/core/rng.h"
 #include "proxy/core/session.h"
 #include "proxy/core/timers.h"
+#include "proxy/core/topology.h"
 #include "proxy/core/upstream.h"
 
 /* A configured local address. */
@@ -23,7 +24,8 @@ struct listener {
 
 enum timer_kind {
     TIMER_DOWNSTREAM = 1,
-    TIMER_UPSTREAM
+    TIMER_UPSTREAM,
+    TIMER_TOPOLOGY
 };
 
 struct engine {
@@ -47,6 +49,7 @@ struct engine {
     struct engine_stats stats;
     uint32_t n_downstreams;
     uint32_t n_upstreams;
+    bool reroute; /* a cluster has */
     bool draining;
     bool ending; /* engine_free() is at work: nothing is opened any more */
 };

@@ -30,6 +30,7 @@ const char *trace_type_name(enum trace_type type)
     case TRACE_UPSTREAM: return "upstream";
     case TRACE_LIMIT: return "limit";
     case TRACE_DRAIN: return "drain";
+    case TRACE_TOPOLOGY: return "topology";
     }
     assert(0 && "not a trace_type");
     return NULL;

@@ -13,6 +13,8 @@ enum trace_type {
     TRACE_UPSTREAM, /* an upstream became reachable or unreachable */
     TRACE_LIMIT,    /* a named limit was reached: reason is its name */
     TRACE_DRAIN,    /* draining began or ended */
+    TRACE_TOPOLOGY, /* a node came, went or changed its role; the map of slots
+                       changed; an address was refused: from, to, reason */
 };
 
 /* Text fields are borrowed for the call; NULL or 0 where they say nothing. */

@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <stdio.h>
 
+#include "proxy/core/lane_set.h"
 #include "proxy/core/settle.h"
 #include "proxy/core/state.h"
 
@@ -46,7 +47,7 @@ void upstream_move(struct engine *e,
                         .type = TRACE_LANE,
                         .upstream = upstream_policy(u)->name,
                         .address = u->address.host[0] != '\0' ? &u->address
-                                                              : p->address,
+                                                              : &p->address,
                         .lane = u->link != NULL ? u->link->conn.id : 0,
                         .client = u->owner != NULL ? u->owner->conn.id : 0,
                         .from = upstream_state_name(before),
@@ -80,6 +81,7 @@ struct upstream *upstream_new(struct engine *e,
     list_init(&u->in_flight);
     list_append(&p->lanes, &u->endpoint_node);
     p->lanes_private += owner != NULL;
+    p->cluster->lanes_private += owner != NULL;
     e->n_upstreams++;
     return u;
 }
@@ -116,8 +118,10 @@ void upstream_drop_orphan(struct engine *e,
 {
     assert(r->downstream == NULL);
     list_remove(&r->place);
-    u->endpoint->cluster->in_flight -=
-        r->task != TASK_PING && r->task != TASK_HANDSHAKE;
+    u->endpoint->cluster->in_flight -= !request_is_own(r);
+    if (r->task == TASK_TOPOLOGY) {
+        topology_no_reply(e, u, r->arrived_us, r->step);
+    }
     request_free(e, r);
 }
 
@@ -139,13 +143,17 @@ void upstream_free(struct engine *e, struct upstream *u, const char *why)
 {
     upstream_drop_unwanted(e, u);
     assert(list_empty(&u->waiting) && list_empty(&u->in_flight));
-    assert(u->n_clients == 0);
     upstream_move(e, u, UPSTREAM_CLOSED, why, 0);
     upstream_close_link(e, u, true);
     timer_clear(&e->timers, &u->timer);
     list_remove(&u->endpoint_node);
     u->endpoint->lanes_private -= u->owner != NULL;
+    u->endpoint->cluster->lanes_private -= u->owner != NULL;
     e->n_upstreams--;
+    if (u->set != NULL) {
+        lane_set_drop(e, u->set, u->endpoint->index);
+        u->set = NULL;
+    }
     /* Callers further up may still look at its state. */
     list_append(&e->closed_lanes, &u->endpoint_node);
 }
@@ -194,6 +202,7 @@ void upstream_up(struct engine *e, struct upstream *u)
         u->fence_needed = false;
         u->fence_id = 0;
     }
+    topology_lane_up(e, u);
 }
 
 /* A reply that has begun to reach its client cannot be finished: the client
@@ -258,6 +267,10 @@ void upstream_lost(struct engine *e,
     }
     upstream_drop_unwanted(e, u);
     settle_lane(e, u, loss, taken);
+    if (u->endpoint->cluster->topology != NULL) {
+        topology_lane_down(e, u);
+        cluster_reroute_later(e, u->endpoint->cluster);
+    }
     if (owner != NULL && !downstream_gone(owner) && owner->session_unknown) {
         downstream_close(e, owner,
                          "its own server connection was lost with state that "

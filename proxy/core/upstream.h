@@ -13,6 +13,7 @@
 
 struct downstream;
 struct endpoint;
+struct lane_set;
 struct session;
 
 enum upstream_state {
@@ -40,11 +41,11 @@ struct upstream {
     struct upstream_conn *link;     /* owned until given up; NULL: not open */
     struct session *session;        /* owned: identity, db, RESP version */
     struct downstream *owner;       /* private lane: whose; NULL: shared */
-    unsigned n_clients;             /* bound to a shared lane */
-    unsigned index;                 /* among shared lanes of one session */
+    struct lane_set *set;           /* shared lane: where it belongs; NULL:
+                                       private */
 
-    uint8_t state;  /* enum upstream_state */
-    bool pinned;    /* the default lane: stays open without clients */
+    uint8_t state;        /* enum upstream_state */
+    bool owner_takes_all; /* private: its client uses no other one */
     bool raw;       /* private: replies are passed on unread (SUBSCRIBE...) */
     bool streaming; /* the head request's reply is being passed on */
     bool unauthenticated; /* the server wants AUTH, and nobody gave us one */

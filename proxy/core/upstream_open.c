@@ -2,6 +2,7 @@
  */
 #include <assert.h>
 
+#include "proxy/core/lane_set.h"
 #include "proxy/core/state.h"
 
 bool upstream_is_needed(const struct engine *e, const struct upstream *u)
@@ -11,7 +12,9 @@ bool upstream_is_needed(const struct engine *e, const struct upstream *u)
     }
     bool owned = u->owner != NULL &&
                  !(u->owner->closing && list_empty(&u->owner->requests));
-    return u->pinned || u->n_clients > 0 || owned || !list_empty(&u->waiting);
+    bool shared =
+        u->set != NULL && lane_set_is_used(u->set) && u->endpoint->wanted;
+    return shared || owned || !list_empty(&u->waiting);
 }
 
 static void give_up_waiting(struct engine *e,
@@ -33,7 +36,8 @@ void upstream_wait_and_retry(struct engine *e,
                              bool at_once)
 {
     if (!upstream_is_needed(e, u)) {
-        bool unused = u->owner == NULL && !u->pinned && u->n_clients == 0;
+        bool unused = u->owner == NULL &&
+                      !(lane_set_is_used(u->set) && u->endpoint->wanted);
         if (unused && list_empty(&u->waiting) && !e->ending) {
             upstream_free(e, u, why);
             return;
@@ -54,6 +58,18 @@ void upstream_wait_and_retry(struct engine *e,
     }
 }
 
+/* node_retries attempts are a round; after so many rounds nothing waits for
+ * this node any more (redis.md §9 "Rounds"). */
+static void end_round(struct engine *e, struct upstream *u)
+{
+    const struct upstream_config *config = upstream_policy(u);
+    int64_t rounds = u->endpoint->failures / config->node_retries;
+    if (config->cluster_error_retry_attempts >= 0 &&
+        rounds > config->cluster_error_retry_attempts) {
+        give_up_waiting(e, u, GIVE_UP_ATTEMPTS);
+    }
+}
+
 /* This attempt to open the lane has failed. */
 void upstream_attempt_failed(struct engine *e,
                              struct upstream *u,
@@ -65,6 +81,10 @@ void upstream_attempt_failed(struct engine *e,
     upstream_drop_unwanted(e, u);
     assert(list_empty(&u->in_flight));
     upstream_close_link(e, u, tell);
+    if (u->endpoint->cluster->topology != NULL) {
+        topology_lane_down(e, u);
+        end_round(e, u);
+    }
     upstream_wait_and_retry(e, u, why, false);
 }
 
@@ -105,12 +125,12 @@ void upstream_begin_attempt(struct engine *e, struct upstream *u)
         upstream_attempt_failed(e, u, "out of memory", false);
         return;
     }
-    if (u->endpoint->address->is_unix) {
-        connect_to(e, u, u->endpoint->address);
+    if (u->endpoint->address.is_unix) {
+        connect_to(e, u, &u->endpoint->address);
         return;
     }
     upstream_move(e, u, UPSTREAM_RESOLVING, NULL, 0);
-    u->link->address = u->endpoint->address;
+    u->link->address = &u->endpoint->address;
     u->link->conn.resolve = true;
     conn_touch(e, &u->link->conn);
     u->deadline_us = e->now_us + upstream_policy(u)->connect_timeout_us;
@@ -119,9 +139,14 @@ void upstream_begin_attempt(struct engine *e, struct upstream *u)
 
 void upstream_want(struct engine *e, struct upstream *u)
 {
-    if (u->state == UPSTREAM_IDLE && !e->ending) {
-        upstream_begin_attempt(e, u);
+    if (u->state != UPSTREAM_IDLE || e->ending) {
+        return;
     }
+    if (u->endpoint->limbo) {
+        topology_want(e, u->endpoint->cluster, "requests wait for a server");
+        return;
+    }
+    upstream_begin_attempt(e, u);
 }
 
 /* Try the next address of the name on a connection not used yet. */
@@ -163,7 +188,7 @@ void upstream_connected(struct engine *e, struct upstream *u, int error)
         handshake_begin(e, u);
         return;
     }
-    if (u->endpoint->address->is_unix ||
+    if (u->endpoint->address.is_unix ||
         u->address_next >= u->endpoint->n_resolved) {
         upstream_attempt_failed(e, u, io_error_text((enum io_error)(error - 1)),
                                 false);
@@ -185,7 +210,7 @@ void upstream_opening_too_late(struct engine *e, struct upstream *u)
         connect_next(e, u); /* the last good answer */
         return;
     }
-    if (u->state == UPSTREAM_CONNECTING && !p->address->is_unix &&
+    if (u->state == UPSTREAM_CONNECTING && !p->address.is_unix &&
         u->address_next < p->n_resolved) {
         endpoint_failed(e, p, "connection timed out");
         upstream_close_link(e, u, true);

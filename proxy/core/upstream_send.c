@@ -43,7 +43,9 @@ static void sent_raw(struct engine *e, struct upstream *u, struct request *r)
 void upstream_send(struct engine *e, struct upstream *u, struct request *r)
 {
     struct cluster *c = u->endpoint->cluster;
-    if (!push_bytes(e, u, r)) {
+    if ((r->asking && !upstream_send_own(e, u, TASK_ASKING, 0,
+                                         span_of("*1\r\n$6\r\nASKING\r\n"))) ||
+        !push_bytes(e, u, r)) {
         e->stats.limit_memory++;
         request_give_up(e, r, c, OUTCOME_NOT_SENT, GIVE_UP_POLICY,
                         "out of memory");
@@ -58,6 +60,7 @@ void upstream_send(struct engine *e, struct upstream *u, struct request *r)
     }
     r->attempts++;
     r->upstream = u;
+    r->server = (uint16_t)u->endpoint->index;
     r->sent_us = e->now_us;
     u->queued_end += r->size;
     r->sent_end = r->incomplete ? UINT64_MAX : u->queued_end;
@@ -135,6 +138,7 @@ void upstream_hold(struct engine *e,
     request_compact(e, r);
     request_move(r, REQUEST_READY);
     r->upstream = u;
+    r->server = (uint16_t)u->endpoint->index;
     list_insert_before(before, &r->place);
     u->endpoint->cluster->held++;
     downstream_wake_at(e, r->downstream, r->deadline_us);
@@ -163,7 +167,8 @@ static const char *refusal_to_hold(struct engine *e,
         c->stats.fail_fast++;
         return u->endpoint->last_error;
     }
-    if (!config->retry && u->state == UPSTREAM_WAITING) {
+    if (!config->retry &&
+        (u->state == UPSTREAM_WAITING || u->endpoint->limbo)) {
         return u->endpoint->last_error;
     }
     if (c->held >= config->held_requests_max) {

@@ -286,7 +286,8 @@ static enum log_level trace_level(enum trace_type type)
     case TRACE_RETRY:
     case TRACE_CLIENT:
     case TRACE_UPSTREAM:
-    case TRACE_DRAIN: return LOG_INFO;
+    case TRACE_DRAIN:
+    case TRACE_TOPOLOGY: return LOG_INFO;
     }
     return LOG_INFO;
 }

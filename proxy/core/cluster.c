@@ -1,0 +1,215 @@
+#include "proxy/core/cluster.h"
+
+#include <assert.h>
+
+#include "proxy/core/lane_set.h"
+#include "proxy/core/state.h"
+
+static uint32_t share_of_process(uint32_t value, unsigned workers)
+{
+    return value == 0 ? 0 : (value + workers - 1) / workers;
+}
+
+static bool init_session(struct engine *e, struct cluster *c)
+{
+    const struct upstream_config *config = c->config;
+    c->fresh = session_copy(e, NULL);
+    if (c->fresh == NULL) {
+        return false;
+    }
+    c->fresh->db = config->db;
+    return (config->username == NULL ||
+            text_set(e, &c->fresh->username, span_of(config->username))) &&
+           (config->password == NULL ||
+            text_set(e, &c->fresh->password, span_of(config->password)));
+}
+
+bool cluster_init(struct engine *e,
+                  struct cluster *c,
+                  const struct upstream_config *config)
+{
+    *c = (struct cluster){ .config = config };
+    list_init(&c->lane_sets);
+    budget_init(&c->budget, config->budget_ratio_permille,
+                share_of_process(config->budget_min_per_s, e->workers),
+                share_of_process(config->budget_burst, e->workers), e->now_us);
+    if (!init_session(e, c)) {
+        return false;
+    }
+    if (config->type != UPSTREAM_STANDALONE) {
+        return topology_init(e, c);
+    }
+    c->primary = cluster_add(e, c, &config->address);
+    if (c->primary == NULL) {
+        return false;
+    }
+    c->primary->wanted = true;
+    return true;
+}
+
+void cluster_start(struct engine *e, struct cluster *c)
+{
+    c->base = lane_set_get(e, c, c->fresh, NULL);
+    if (c->base == NULL) {
+        return;
+    }
+    c->base->pinned = true;
+    if (c->topology != NULL) {
+        topology_start(e, c);
+        return;
+    }
+    struct upstream *u = lane_set_lane(e, c->base, c->primary);
+    if (u != NULL) {
+        upstream_want(e, u);
+    }
+}
+
+static void drop_unused_sets(struct engine *e, struct cluster *c)
+{
+    while (c->lane_sets.next != NULL && !list_empty(&c->lane_sets)) {
+        struct lane_set *set =
+            CONTAINER_OF(c->lane_sets.next, struct lane_set, node);
+        set->pinned = false;
+        set->n_clients = 1;
+        lane_set_leave(e, set);
+    }
+}
+
+void cluster_fini(struct engine *e, struct cluster *c)
+{
+    for (uint32_t i = 0; i < c->n_endpoints; i++) {
+        if (c->endpoints[i] != NULL) {
+            endpoint_fini(e, c->endpoints[i]);
+        }
+    }
+    drop_unused_sets(e, c);
+    topology_fini(e, c);
+    for (uint32_t i = 0; i < c->n_endpoints; i++) {
+        memory_give(e->memory, c->endpoints[i]);
+    }
+    memory_give(e->memory, c->endpoints);
+    memory_give(e->memory, c->slots);
+    session_free(e, c->fresh);
+    *c = (struct cluster){ 0 };
+}
+
+/* A place in c->endpoints: a free one, or one more. */
+static struct endpoint **free_place(struct engine *e, struct cluster *c)
+{
+    for (uint32_t i = 0; i < c->n_endpoints; i++) {
+        if (c->endpoints[i] == NULL) {
+            return &c->endpoints[i];
+        }
+    }
+    enum {
+        STEP = 8
+    };
+    if (c->n_endpoints >= CLUSTER_ENDPOINTS_MAX) {
+        return NULL;
+    }
+    if (c->n_endpoints % STEP == 0) {
+        struct endpoint **more =
+            memory_take(e->memory,
+                        (c->n_endpoints + STEP) * sizeof(struct endpoint *));
+        if (more == NULL) {
+            return NULL;
+        }
+        if (c->n_endpoints > 0) {
+            memcpy(more, c->endpoints,
+                   c->n_endpoints * sizeof(struct endpoint *));
+        }
+        memory_give(e->memory, c->endpoints);
+        c->endpoints = more;
+    }
+    return &c->endpoints[c->n_endpoints++];
+}
+
+struct endpoint *cluster_add(struct engine *e,
+                             struct cluster *c,
+                             const struct address *address)
+{
+    struct endpoint **place = free_place(e, c);
+    if (place == NULL) {
+        return NULL;
+    }
+    struct endpoint *p = memory_take(e->memory, sizeof(*p));
+    if (p == NULL) {
+        return NULL;
+    }
+    endpoint_init(p, c, address);
+    p->index = (uint32_t)(place - c->endpoints);
+    *place = p;
+    return p;
+}
+
+struct endpoint *cluster_find(const struct cluster *c,
+                              const struct address *address)
+{
+    for (uint32_t i = 0; i < c->n_endpoints; i++) {
+        struct endpoint *p = c->endpoints[i];
+        if (p != NULL && !p->limbo && !p->sentinel &&
+            p->address.port == address->port &&
+            strcmp(p->address.host, address->host) == 0) {
+            return p;
+        }
+    }
+    return NULL;
+}
+
+/* ---- what waits in the wrong place -------------------------------------- */
+
+void cluster_reroute_later(struct engine *e, struct cluster *c)
+{
+    c->reroute = true;
+    e->reroute = true;
+}
+
+/* Move what waits on u for another lane there, in its order. */
+static void reroute_lane(struct engine *e, struct upstream *u)
+{
+    for (struct list_node *node = u->waiting.next, *next; node != &u->waiting;
+         node = next) {
+        next = node->next;
+        struct request *r = CONTAINER_OF(node, struct request, place);
+        struct upstream *to = redis_lane(e, r->downstream, r);
+        if (to == NULL || to == u) {
+            continue;
+        }
+        upstream_unhold(e, u, r);
+        r->write_replay = false; /* another server: what the old connection may
+                                    still deliver is refused there, or lost */
+        upstream_hold(e, to, r, &to->waiting);
+        upstream_want(e, to);
+        upstream_flush(e, to);
+    }
+}
+
+/* Flushing may answer requests, but never changes who waits on u: answers set
+ * off nothing before the step is nearly over. */
+static void reroute(struct engine *e, struct cluster *c)
+{
+    c->reroute = false;
+    for (uint32_t i = 0; i < c->n_endpoints; i++) {
+        struct endpoint *p = c->endpoints[i];
+        if (p == NULL) {
+            continue;
+        }
+        LIST_FOR_EACH (node, &p->lanes) {
+            struct upstream *u =
+                CONTAINER_OF(node, struct upstream, endpoint_node);
+            if (!list_empty(&u->waiting)) {
+                reroute_lane(e, u);
+            }
+        }
+    }
+}
+
+void clusters_reroute(struct engine *e)
+{
+    e->reroute = false;
+    for (size_t i = 0; i < e->config->n_upstreams; i++) {
+        if (e->clusters[i].reroute) {
+            reroute(e, &e->clusters[i]);
+        }
+    }
+}

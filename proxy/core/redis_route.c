@@ -1,0 +1,178 @@
+/* Which lane a request takes (DESIGN.md §5, redis.md §9). */
+#include <assert.h>
+
+#include "parser/keyslot.h"
+#include "proxy/core/lane_set.h"
+#include "proxy/core/state.h"
+
+static struct cluster *cluster_of(const struct downstream *d)
+{
+    return d->listener->cluster;
+}
+
+/* ---- slots and nodes ------------------------------------------------------ */
+
+void redis_find_slot(struct engine *e, struct request *r)
+{
+    if (r->slot != SLOT_NOT_LOOKED_FOR) {
+        return;
+    }
+    r->slot = SLOT_NONE;
+    if (r->command == NULL) {
+        return;
+    }
+    struct request_args args;
+    request_args_init(e, &args, r);
+    size_t argc = args.argc < REQUEST_ARGS_MAX ? args.argc : REQUEST_ARGS_MAX;
+    uint32_t key =
+        argc == 0 ? 0 : command_first_key(r->command, args.list, argc);
+    if (r->command->route == ROUTE_CHANNEL && argc > 1) {
+        key = 1;
+    }
+    if (key > 0 && key < argc) {
+        r->slot = slot_plus(keyslot(args.list[key]));
+    }
+    request_args_fini(e, &args);
+}
+
+/* Some primary, for what any of them can answer: for one client always the
+ * same while it can be reached. */
+static struct endpoint *any_primary(const struct cluster *c,
+                                    const struct downstream *d)
+{
+    const struct topology *t = c->topology;
+    struct endpoint *first = c->endpoints[0];
+    for (uint32_t i = 0; i < t->n_primaries; i++) {
+        uint32_t at = (conn_index(d->conn.id) + i) % t->n_primaries;
+        struct endpoint *p = c->endpoints[t->primaries[at]];
+        if (p->down_since_us == 0) {
+            return p;
+        }
+        first = i == 0 ? p : first;
+    }
+    return first;
+}
+
+struct endpoint *redis_endpoint(struct engine *e,
+                                struct downstream *d,
+                                struct request *r)
+{
+    const struct cluster *c = cluster_of(d);
+    if (c->slots == NULL) {
+        return c->primary;
+    }
+    if (r->node != 0 && c->endpoints[r->node] != NULL) {
+        return c->endpoints[r->node];
+    }
+    if (r->slot == SLOT_NOT_LOOKED_FOR) {
+        redis_find_slot(e, r);
+    }
+    if (r->slot != SLOT_NONE) {
+        return c->endpoints[c->slots[r->slot - 1]];
+    }
+    if (r->command != NULL && r->command->route == ROUTE_LAST &&
+        d->last_slot != SLOT_NOT_LOOKED_FOR) {
+        return c->endpoints[c->slots[d->last_slot - 1]];
+    }
+    return any_primary(c, d);
+}
+
+/* ---- lanes ---------------------------------------------------------------- */
+
+bool redis_bind_shared(struct engine *e, struct downstream *d)
+{
+    struct lane_set *set =
+        lane_set_get(e, cluster_of(d), downstream_session(e, d), d);
+    if (set == NULL) {
+        e->stats.limit_memory++;
+        return false;
+    }
+    downstream_join(e, d, set);
+    return true;
+}
+
+struct upstream *redis_lane(struct engine *e,
+                            struct downstream *d,
+                            struct request *r)
+{
+    if (d->lane != NULL && (r->own_lane || d->lane->owner_takes_all)) {
+        return d->lane;
+    }
+    struct endpoint *p = redis_endpoint(e, d, r);
+    if (d->lane != NULL && d->lane->endpoint == p) {
+        return d->lane; /* in order with what it says there */
+    }
+    if (d->shared == NULL && !redis_bind_shared(e, d)) {
+        return NULL;
+    }
+    return lane_set_lane(e, d->shared, p);
+}
+
+void redis_send(struct engine *e, struct downstream *d, struct request *r)
+{
+    struct upstream *u = redis_lane(e, d, r);
+    if (u == NULL) {
+        e->stats.limit_memory++;
+        request_give_up(e, r, cluster_of(d), OUTCOME_NOT_SENT, GIVE_UP_POLICY,
+                        "out of memory");
+        return;
+    }
+    if (r->slot != SLOT_NONE) {
+        d->last_slot = r->slot;
+    }
+    upstream_submit(e, u, r);
+}
+
+bool redis_unauthenticated(const struct downstream *d)
+{
+    if (d->lane != NULL) {
+        return d->lane->unauthenticated;
+    }
+    const struct lane_set *set = d->shared;
+    for (uint32_t i = 0; set != NULL && i < set->n_lanes; i++) {
+        if (set->lanes[i] != NULL && set->lanes[i]->unauthenticated) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Something of the client lives in its own lane. */
+static bool lane_is_held(const struct downstream *d)
+{
+    return d->block != BLOCK_NONE || d->watching || d->session_unknown ||
+           d->entering_raw || d->lane->raw;
+}
+
+enum lane_answer redis_want_private(struct engine *e,
+                                    struct downstream *d,
+                                    struct request *r)
+{
+    struct cluster *c = cluster_of(d);
+    struct endpoint *p = redis_endpoint(e, d, r);
+    if (d->lane != NULL && (c->slots == NULL || d->lane->endpoint == p ||
+                            r->slot == SLOT_NONE || lane_is_held(d))) {
+        r->own_lane = true;
+        return LANE_READY;
+    }
+    if (d->n_open > 0) {
+        return LANE_LATER;
+    }
+    downstream_disown(e, d); /* to have one at the right node */
+    if (c->lanes_private >= c->config->private_lanes_max) {
+        e->stats.limit_private_lanes_max++;
+        engine_trace_limit(e, c, "private_lanes_max");
+        redis_refuse(e, d, r, "private_lanes_max connections are in use");
+        return LANE_REFUSED;
+    }
+    struct upstream *u = upstream_new(e, p, downstream_session(e, d), d);
+    if (u == NULL) {
+        e->stats.limit_memory++;
+        redis_refuse(e, d, r, "out of memory");
+        return LANE_REFUSED;
+    }
+    u->owner_takes_all = c->slots == NULL;
+    downstream_own(e, d, u);
+    r->own_lane = true;
+    return LANE_READY;
+}
