@@ -5,6 +5,10 @@
 #include "config/config.h"
 #include "config/draft.h"
 
+/* The type of an upstream whose type or url has a problem. What depends on the
+ * type is not checked then: it would only follow from that problem. */
+static const enum upstream_type type_unknown = (enum upstream_type)31;
+
 /* Find the upstream of each listener, and derive the defaults that depend on
  * other values. */
 void check_link(struct config *c, const struct draft *d);

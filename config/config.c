@@ -8,6 +8,7 @@
 #include "config/check.h"
 #include "config/draft.h"
 #include "config/expand.h"
+#include "config/nodes.h"
 #include "config/option.h"
 #include "config/problem.h"
 #include "config/url.h"
@@ -73,6 +74,20 @@ static void set_value(const struct loader *l,
     }
 }
 
+static void set_list(const struct loader *l,
+                     const struct draft_entry *e,
+                     const struct option *o,
+                     const char *text,
+                     struct upstream_config *u)
+{
+    char why[VALUE_TEXT_MAX];
+    switch (nodes_add(o, text, u, why)) {
+    case VALUE_OK: break;
+    case VALUE_BAD: report_value(l, e, why); break;
+    case VALUE_NO_MEMORY: problem_no_memory(l->problems); break;
+    }
+}
+
 static void set_override(const struct loader *l,
                          const struct draft_entry *e,
                          const char *text,
@@ -110,14 +125,15 @@ static void set_override(const struct loader *l,
 }
 
 /* What a URL says counts like a key of its own; the same said twice in one
- * place is a mistake, and a later layer wins. */
+ * place is a mistake, and a later layer wins. (What earlier layers said is no
+ * more in the draft.) */
 static bool url_part_wins(const struct loader *l,
                           const struct draft_section *section,
                           const struct draft_entry *url,
                           const char *key)
 {
     const struct draft_entry *e = draft_find(section, key);
-    if (e == NULL || e->layer < url->layer) {
+    if (e == NULL) {
         return true;
     }
     if (e->layer == url->layer) {
@@ -140,6 +156,41 @@ static void set_url_string(const struct loader *l,
     }
 }
 
+/* Where the servers are. */
+static void set_url_place(const struct loader *l,
+                          const struct draft_section *section,
+                          const struct draft_entry *e,
+                          const struct url *url,
+                          struct upstream_config *u)
+{
+    if (url->type == UPSTREAM_STANDALONE) {
+        if (url_part_wins(l, section, e, "address")) {
+            u->address = url->address;
+        }
+    } else if (url_part_wins(l, section, e, "nodes")) {
+        set_list(l, e, option_find(SECTION_UPSTREAM, "nodes"), url->nodes, u);
+    }
+}
+
+/* The type that the key says, if there is one, has to be that of the URL. */
+static void set_url_type(const struct loader *l,
+                         const struct draft_section *section,
+                         const struct draft_entry *e,
+                         const struct url *url,
+                         struct upstream_config *u)
+{
+    if (draft_find(section, "type") == NULL) {
+        u->type = url->type;
+    } else if (u->type != url->type && u->type != type_unknown) {
+        problem_add(l->problems, draft_place(section, "type"),
+                    "type = %s, but the url at %s is one for %s; take the type "
+                    "out, or begin the url with %s",
+                    word_text(words_upstream_type, u->type), e->place,
+                    word_text(words_upstream_type, url->type),
+                    url_scheme(u->type));
+    }
+}
+
 static void set_url(const struct loader *l,
                     const struct draft_section *section,
                     const struct draft_entry *e,
@@ -147,19 +198,28 @@ static void set_url(const struct loader *l,
                     struct upstream_config *u)
 {
     struct url url;
+    size_t problems = l->problems->n;
     const char *wrong = url_parse(text, &url);
     if (wrong != NULL) {
         report_value(l, e, wrong);
+        u->type = type_unknown;
         return;
     }
-    if (url_part_wins(l, section, e, "address")) {
-        u->address = url.address;
-    }
+    set_url_type(l, section, e, &url, u);
+    set_url_place(l, section, e, &url, u);
     if (url.has_db && url_part_wins(l, section, e, "db")) {
         u->db = url.db;
     }
     set_url_string(l, section, e, "username", url.username, u);
     set_url_string(l, section, e, "password", url.password, u);
+    set_url_string(l, section, e, "master_name", url.master_name, u);
+    set_url_string(l, section, e, "sentinel_username", url.sentinel_username,
+                   u);
+    set_url_string(l, section, e, "sentinel_password", url.sentinel_password,
+                   u);
+    if (l->problems->n > problems) {
+        u->type = type_unknown;
+    }
 }
 
 static void apply_entry(const struct loader *l,
@@ -178,6 +238,8 @@ static void apply_entry(const struct loader *l,
         set_url(l, section, e, text, base);
     } else if (option_is_override(e->option)) {
         set_override(l, e, text, base);
+    } else if (option_is_list(e->option)) {
+        set_list(l, e, e->option, text, base);
     } else {
         set_value(l, e, e->option, text, base);
     }
@@ -188,9 +250,17 @@ static void apply_section(const struct loader *l,
                           const struct draft_section *section,
                           void *base)
 {
+    const struct draft_entry *url = NULL;
     for (const struct draft_entry *e = section->entries; e != NULL;
          e = e->next) {
-        apply_entry(l, section, e, base);
+        if (e->option->type == OPTION_URL) {
+            url = e;
+        } else {
+            apply_entry(l, section, e, base);
+        }
+    }
+    if (url != NULL) { /* it is held against the type, so that comes first */
+        apply_entry(l, section, url, base);
     }
 }
 
@@ -233,6 +303,9 @@ static void load_upstream(const struct loader *l,
         return;
     }
     set_defaults(SECTION_UPSTREAM, u);
+    if (draft_find(section, "type") != NULL) {
+        u->type = type_unknown; /* until its word is read */
+    }
     apply_section(l, section, u);
     if (u->n_overrides > 1) {
         qsort(u->overrides, u->n_overrides, sizeof(*u->overrides),
@@ -343,6 +416,11 @@ static void free_upstream(struct upstream_config *u)
     free(u->name);
     free(u->username);
     free(u->password);
+    free(u->master_name);
+    free(u->sentinel_username);
+    free(u->sentinel_password);
+    free(u->zone);
+    nodes_free(u);
 }
 
 void config_free(struct config *c)

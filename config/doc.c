@@ -91,6 +91,10 @@ static void describe_type(const struct option *o, char text[DOC_TEXT_MAX])
         [OPTION_CONNECT_ADDRESS] = "address",
         [OPTION_USERNAME] = "text",
         [OPTION_SECRET] = "text, secret",
+        [OPTION_NAME] = "name",
+        [OPTION_NODES] = "list of addresses",
+        [OPTION_NODE_ZONES] = "list of address=zone",
+        [OPTION_ALLOW_NODES] = "list of networks and names",
         [OPTION_REFERENCE] = "name",
         [OPTION_URL] = "URL",
         [OPTION_OVERRIDE_BY_PREFIX] = NULL,
@@ -103,6 +107,32 @@ static void describe_type(const struct option *o, char text[DOC_TEXT_MAX])
     value_range(o, range);
     (void)snprintf(text, DOC_TEXT_MAX, "%s%s%s", name != NULL ? name : "",
                    name != NULL && range[0] != '\0' ? glue : "", range);
+}
+
+/* What an option means, and for which types of upstream. */
+static void describe_meaning(const struct option *o, char text[DOC_TEXT_MAX])
+{
+    size_t types = 0;
+    size_t used = 0;
+    bool for_all = true;
+    const char *start = o->section == SECTION_UPSTREAM
+                            ? "With type = "
+                            : "With an upstream of type = ";
+    for (const struct word *w = words_upstream_type; w->text != NULL; w++) {
+        for_all = for_all && option_is_for(o, w->value);
+    }
+    text[0] = '\0';
+    for (const struct word *w = words_upstream_type;
+         w->text != NULL && !for_all; w++) {
+        if (option_is_for(o, w->value)) {
+            int n = snprintf(text + used, DOC_TEXT_MAX - used, "%s%s",
+                             types > 0 ? " or " : start, w->text);
+            used += (size_t)n;
+            types++;
+        }
+    }
+    (void)snprintf(text + used, DOC_TEXT_MAX - used, "%s%s",
+                   types > 0 ? ". " : "", o->help);
 }
 
 /* The words of an option that need words of their own. Levels of replay are
@@ -142,13 +172,15 @@ static void put_title(const struct writer *w, enum section_kind kind)
 static void help_option(const struct writer *w, const struct option *o)
 {
     char type[DOC_TEXT_MAX];
+    char meaning[DOC_TEXT_MAX];
     describe_type(o, type);
+    describe_meaning(o, meaning);
     if (o->fallback != NULL && strlen(o->fallback) < 40) {
         putf(w, "  %s = %s\n", o->key, o->fallback);
     } else {
         putf(w, "  %s\n", o->key);
     }
-    put_wrapped(w, "      ", o->help);
+    put_wrapped(w, "      ", meaning);
     if (!has_word_help(o)) {
         put_wrapped(w, "      ", type);
     }
@@ -183,17 +215,27 @@ void config_help(config_writer *write, void *context)
 static void example_option(const struct writer *w, const struct option *o)
 {
     static const struct {
-        enum option_type type;
+        const char *key;
         const char *text;
     } samples[] = {
-        { OPTION_CONNECT_ADDRESS, "127.0.0.1:6379" },
-        { OPTION_URL, "redis://127.0.0.1:6379/0" },
-        { OPTION_USERNAME, "app" },
-        { OPTION_SECRET, "${file:/run/secrets/redis}" },
-        { OPTION_REFERENCE, "default" },
+        { "upstream", "default" },
+        { "announce", "redis.example.net:6379" },
+        { "address", "127.0.0.1:6379" },
+        { "url", "redis://127.0.0.1:6379/0" },
+        { "username", "app" },
+        { "password", "${file:/run/secrets/redis}" },
+        { "nodes", "10.0.0.1:6379, 10.0.0.2:6379, [2001:db8::3]:6379" },
+        { "master_name", "mymaster" },
+        { "sentinel_username", "watcher" },
+        { "sentinel_password", "${file:/run/secrets/sentinel}" },
+        { "zone", "eu-west-1a" },
+        { "node_zones", "10.0.0.1:6379=eu-west-1a, 10.0.0.2=eu-west-1b" },
+        { "allow_nodes", "10.0.0.0/8, 2001:db8::/32, *.example.net" },
     };
+    char meaning[DOC_TEXT_MAX];
+    describe_meaning(o, meaning);
     put(w, "\n");
-    put_wrapped(w, "# ", o->help);
+    put_wrapped(w, "# ", meaning);
     put_words(w, "#", o);
     if (o->type == OPTION_OVERRIDE_BY_PREFIX) {
         put(w, "#replay.prefix.session: = all\n");
@@ -206,7 +248,7 @@ static void example_option(const struct writer *w, const struct option *o)
         putf(w, "#%s = %s\n", o->key, o->fallback);
     }
     for (size_t i = 0; i < sizeof(samples) / sizeof(samples[0]); i++) {
-        if (samples[i].type == o->type) {
+        if (o->fallback == NULL && strcmp(samples[i].key, o->key) == 0) {
             putf(w, "#%s = %s\n", o->key, samples[i].text);
         }
     }
@@ -299,6 +341,9 @@ static const char markdown_start[] =
     "  errors. All of them are reported at once, with file and line; nothing "
     "is\n"
     "  half applied.\n"
+    "- `nodes`, `node_zones` and `allow_nodes` are lists, with commas between. "
+    "A long one\n"
+    "  takes several lines, each with the key.\n"
     "\n"
     "## What wins\n"
     "\n"
@@ -315,9 +360,11 @@ static const char markdown_start[] =
     "new one.\n"
     "`--set upstream.NAME.key=value` means a section of the file by name. A "
     "URL\n"
-    "replaces address, username, password and db of the file all together, so "
-    "that no\n"
-    "password goes to a server it is not for.\n"
+    "replaces type, address, nodes, all credentials, master_name and db of the "
+    "file\n"
+    "together, so that no password goes to a server it is not for. So does "
+    "`--set\n"
+    "upstream.url=...`.\n"
     "\n"
     "## Values\n"
     "\n"
@@ -335,12 +382,20 @@ static const char markdown_start[] =
     "may be left out |\n"
     "| | `redis://:password@host` | a password without a user |\n"
     "| | `redis+unix:///run/redis.sock?db=0` | a Unix socket |\n"
+    "| | `redis+cluster://user:password@host:6379,host:6379` | some nodes of a "
+    "cluster |\n"
+    "| | `redis+sentinel://user:password@host:26379,host/mymaster?db=0` | "
+    "sentinels and the name of the primary; user and password are for the "
+    "primary; `/mymaster/0` will do, and `sentinel://` |\n"
+    "| | `...&sentinel_username=u&sentinel_password=p` | behind `?`: what the "
+    "sentinels ask for |\n"
+    "| list | `a:6379, b, [::1]:6379` | with commas or spaces between |\n"
     "\n"
-    "In a URL, `@`, `:`, `/`, `?` and `%` inside of a user name or password "
-    "are written\n"
-    "`%40`, `%3A`, `%2F`, `%3F` and `%25`. `rediss://` (TLS to the server) is "
-    "not built\n"
-    "yet and refused.\n"
+    "In a URL, `@`, `:`, `/`, `?`, `&` and `%` inside of a user name or "
+    "password are written\n"
+    "`%40`, `%3A`, `%2F`, `%3F`, `%26` and `%25`. TLS to the server is not "
+    "built yet: `rediss://`,\n"
+    "`rediss+cluster://` and `rediss+sentinel://` are refused.\n"
     "\n"
     "An address that other machines can reach needs `bind_public = yes` "
     "besides: redial\n"
@@ -409,6 +464,28 @@ static const char markdown_end[] =
     "replay = read\n"
     "```\n"
     "\n"
+    "A cluster; clients see one server that holds all keys:\n"
+    "\n"
+    "```ini\n"
+    "[upstream default]\n"
+    "type = cluster\n"
+    "nodes = 10.0.0.1:6379, 10.0.0.2:6379, 10.0.0.3:6379\n"
+    "password = ${file:/run/secrets/redis}\n"
+    "read_from = prefer_replica\n"
+    "```\n"
+    "\n"
+    "A primary that sentinels watch:\n"
+    "\n"
+    "```ini\n"
+    "[upstream default]\n"
+    "type = sentinel\n"
+    "nodes = sentinel-1.internal, sentinel-2.internal, sentinel-3.internal\n"
+    "master_name = mymaster\n"
+    "password = ${file:/run/secrets/redis}\n"
+    "sentinel_password = ${file:/run/secrets/sentinel}\n"
+    "allow_nodes = 10.0.0.0/8\n"
+    "```\n"
+    "\n"
     "The application knows no password; redial does:\n"
     "\n"
     "```ini\n"
@@ -433,7 +510,9 @@ static const char markdown_end[] =
 static void markdown_option(const struct writer *w, const struct option *o)
 {
     char type[DOC_TEXT_MAX];
+    char meaning[DOC_TEXT_MAX];
     describe_type(o, type);
+    describe_meaning(o, meaning);
     putf(w, "| `%s` | ", o->key);
     if (o->type == OPTION_SET) {
         put(w, "all");
@@ -443,7 +522,7 @@ static void markdown_option(const struct writer *w, const struct option *o)
     put(w, " | ");
     put_cell(w, type);
     put(w, " | ");
-    put_cell(w, o->help);
+    put_cell(w, meaning);
     if (o->alias != NULL) {
         putf(w, " (%s)", o->alias);
     }

@@ -107,48 +107,6 @@ static struct draft_section *get_section(struct draft *d,
 
 /* Keys --- */
 
-/* Spell the open part of a key in one way, so that the same key twice is
- * found: commands in upper case, "XGROUP|CREATE" as "XGROUP CREATE", script
- * hashes in lower case. */
-static void spell_key(const struct option *o, char *key)
-{
-    for (char *c = key + option_key_fixed(o); *c != '\0'; c++) {
-        if (o->type == OPTION_OVERRIDE_BY_COMMAND) {
-            if (*c >= 'a' && *c <= 'z') {
-                *c = (char)(*c - 'a' + 'A');
-            } else if (*c == '|') {
-                *c = ' ';
-            }
-        } else if (o->type == OPTION_OVERRIDE_BY_SCRIPT) {
-            if (*c >= 'A' && *c <= 'F') {
-                *c = (char)(*c - 'A' + 'a');
-            }
-        }
-    }
-}
-
-/* What is wrong with the open part of a key, or NULL. */
-static const char *check_open_part(const struct option *o, const char *part)
-{
-    static const char command_chars[] =
-        "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-. ";
-    size_t len = strlen(part);
-    if (o->type == OPTION_OVERRIDE_BY_SCRIPT &&
-        (len != 40 || strspn(part, "0123456789abcdef") != len)) {
-        return "a script is named by its SHA1: 40 hexadecimal digits";
-    }
-    if (o->type == OPTION_OVERRIDE_BY_COMMAND &&
-        (len == 0 || len > OPTION_NAME_MAX ||
-         strspn(part, command_chars) != len)) {
-        return "behind 'replay.' stands a command, such as replay.INCR";
-    }
-    if (o->type == OPTION_OVERRIDE_BY_PREFIX && len == 0) {
-        return "behind 'replay.prefix.' stands how keys begin, such as "
-               "replay.prefix.session:";
-    }
-    return NULL;
-}
-
 static void report_unknown_key(struct draft *d,
                                const struct draft_section *section,
                                const char *key,
@@ -166,6 +124,42 @@ static void report_unknown_key(struct draft *d,
     suggestion_format(&s, hint);
     problem_add(d->problems, place, "unknown key '%.100s' in section [%s]%s",
                 key, section_get(section->kind)->name, hint);
+}
+
+/* Take a key out as far as earlier layers gave it. */
+static void remove_entries(struct draft_section *section,
+                           const char *key,
+                           enum layer layer)
+{
+    struct draft_entry **at = &section->entries;
+    while (*at != NULL) {
+        if ((*at)->layer < layer && strcmp((*at)->key, key) == 0) {
+            *at = (*at)->next;
+        } else {
+            at = &(*at)->next;
+        }
+    }
+}
+
+/* A URL says all of this, or that there is none: another server must not be
+ * sent the credentials that the file has for the first one. */
+static void make_way_for_url(struct draft_section *section, enum layer layer)
+{
+    static const char *const keys[] = {
+        "type",
+        "address",
+        "nodes",
+        "username",
+        "password",
+        "master_name",
+        "db",
+        "url",
+        "sentinel_username",
+        "sentinel_password",
+    };
+    for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
+        remove_entries(section, keys[i], layer);
+    }
 }
 
 /* A new entry at the end. Returns NULL when there is no room, which is then a
@@ -194,6 +188,22 @@ static struct draft_entry *append_entry(struct draft *d,
     return *tail;
 }
 
+/* Take all lines of a list but the first, which is then to be replaced. */
+static struct draft_entry *keep_first(struct draft_section *section,
+                                      const char *key)
+{
+    struct draft_entry *first = find_entry(section, key);
+    struct draft_entry **at = first != NULL ? &first->next : NULL;
+    while (at != NULL && *at != NULL) {
+        if (strcmp((*at)->key, key) == 0) {
+            *at = (*at)->next;
+        } else {
+            at = &(*at)->next;
+        }
+    }
+    return first;
+}
+
 /* Put a key into a section; a later layer replaces an earlier one. */
 static void add_entry(struct draft *d,
                       struct draft_section *section,
@@ -213,14 +223,22 @@ static void add_entry(struct draft *d,
         return;
     }
     if (option_is_open(o)) {
-        spell_key(o, key);
-        const char *wrong = check_open_part(o, key + option_key_fixed(o));
+        option_spell_key(o, key);
+        const char *wrong = option_key_wrong(o, key);
         if (wrong != NULL) {
             problem_add(d->problems, place, "key '%.100s': %s", key, wrong);
             return;
         }
     }
+    if (o->type == OPTION_URL) {
+        make_way_for_url(section, layer);
+    }
     struct draft_entry *e = find_entry(section, key);
+    if (option_is_list(o) && layer == LAYER_FILE) {
+        e = NULL; /* one more line of the list */
+    } else if (option_is_list(o)) {
+        e = keep_first(section, key);
+    }
     if (e != NULL && layer == LAYER_FILE) {
         problem_add(d->problems, place, "'%.100s' is already given at %s", key,
                     e->place);
@@ -412,30 +430,12 @@ static struct draft_section *unnamed_section(struct draft *d,
                : add_section(d, kind, default_name, place, LAYER_ARGUMENT);
 }
 
-static void remove_entry(struct draft_section *section, const char *key)
-{
-    struct draft_entry **at = &section->entries;
-    while (*at != NULL && strcmp((*at)->key, key) != 0) {
-        at = &(*at)->next;
-    }
-    if (*at != NULL) {
-        *at = (*at)->next;
-    }
-}
-
 static void read_arguments(struct draft *d, const struct config_source *source)
 {
     struct draft_section *s = NULL;
     if (source->url != NULL) {
         s = unnamed_section(d, SECTION_UPSTREAM, "command line");
         if (s != NULL) {
-            /* Another server must not be sent the credentials that the file
-             * has for the first one. */
-            remove_entry(s, "address");
-            remove_entry(s, "url");
-            remove_entry(s, "username");
-            remove_entry(s, "password");
-            remove_entry(s, "db");
             add_entry(d, s, "url", source->url, "command line", LAYER_ARGUMENT);
         }
     }

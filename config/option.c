@@ -29,7 +29,28 @@ const struct word words_auth[] = {
 };
 
 const struct word words_upstream_type[] = {
-    { "standalone", UPSTREAM_STANDALONE, NULL },
+    { "standalone", UPSTREAM_STANDALONE, "one server, at address" },
+    { "cluster", UPSTREAM_CLUSTER,
+      "a Redis Cluster; nodes are where to begin to ask for the others" },
+    { "sentinel", UPSTREAM_SENTINEL,
+      "a primary and its replicas; nodes are the sentinels that know which is "
+      "which" },
+    { NULL, 0, NULL },
+};
+
+const struct word words_read_from[] = {
+    { "primary", READ_PRIMARY, "the primary: a client sees what was written" },
+    { "prefer_replica", READ_PREFER_REPLICA,
+      "a replica; without one, the primary" },
+    { "replica", READ_REPLICA, "a replica; without one, the request waits" },
+    { "any", READ_ANY, "the primary and its replicas alike" },
+    { NULL, 0, NULL },
+};
+
+const struct word words_cluster_view[] = {
+    { "single", CLUSTER_VIEW_SINGLE,
+      "one node that owns all slots: the listener" },
+    { "real", CLUSTER_VIEW_REAL, "what the servers say" },
     { NULL, 0, NULL },
 };
 
@@ -97,19 +118,27 @@ const struct word words_backoff[] = {
 static const struct section sections[] = {
 #define SECTION(id, name, named, help) { name, named, help },
 #define OPTION(...)
+#define OPTION_FOR(...)
 #include "config/options.def"
+#undef OPTION_FOR
 #undef OPTION
 #undef SECTION
 };
 
 #define FIELD(type, member) \
     offsetof(struct type, member), sizeof(((struct type *)0)->member)
-#define NO_FIELD 0, 0
+#define NO_FIELD   0, 0
+#define STANDALONE (1u << UPSTREAM_STANDALONE)
+#define CLUSTER    (1u << UPSTREAM_CLUSTER)
+#define SENTINEL   (1u << UPSTREAM_SENTINEL)
 /* FIELD is two initializers, so it has to be expanded before the row is. */
-#define OPTION(...) ROW(__VA_ARGS__)
-#define ROW(in, at, bytes, name, kind, text, low, high, list, other, about) \
+#define OPTION(...)     ROW(STANDALONE | CLUSTER | SENTINEL, __VA_ARGS__)
+#define OPTION_FOR(...) ROW(__VA_ARGS__)
+#define ROW(types, in, at, bytes, name, kind, text, low, high, list, other, \
+            about)                                                          \
     { .section = SECTION_##in,                                              \
       .type = OPTION_##kind,                                                \
+      .upstream_types = (types),                                            \
       .key = (name),                                                        \
       .offset = (at),                                                       \
       .size = (bytes),                                                      \
@@ -171,6 +200,56 @@ bool option_is_override(const struct option *o)
     return o->type == OPTION_OVERRIDE_BY_PREFIX ||
            o->type == OPTION_OVERRIDE_BY_SCRIPT ||
            o->type == OPTION_OVERRIDE_BY_COMMAND;
+}
+
+void option_spell_key(const struct option *o, char *key)
+{
+    for (char *c = key + option_key_fixed(o); *c != '\0'; c++) {
+        if (o->type == OPTION_OVERRIDE_BY_COMMAND) {
+            if (*c >= 'a' && *c <= 'z') {
+                *c = (char)(*c - 'a' + 'A');
+            } else if (*c == '|') {
+                *c = ' ';
+            }
+        } else if (o->type == OPTION_OVERRIDE_BY_SCRIPT) {
+            if (*c >= 'A' && *c <= 'F') {
+                *c = (char)(*c - 'A' + 'a');
+            }
+        }
+    }
+}
+
+const char *option_key_wrong(const struct option *o, const char *key)
+{
+    static const char command_chars[] =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-. ";
+    const char *part = key + option_key_fixed(o);
+    size_t len = strlen(part);
+    if (o->type == OPTION_OVERRIDE_BY_SCRIPT &&
+        (len != 40 || strspn(part, "0123456789abcdef") != len)) {
+        return "a script is named by its SHA1: 40 hexadecimal digits";
+    }
+    if (o->type == OPTION_OVERRIDE_BY_COMMAND &&
+        (len == 0 || len > OPTION_NAME_MAX ||
+         strspn(part, command_chars) != len)) {
+        return "behind 'replay.' stands a command, such as replay.INCR";
+    }
+    if (o->type == OPTION_OVERRIDE_BY_PREFIX && len == 0) {
+        return "behind 'replay.prefix.' stands how keys begin, such as "
+               "replay.prefix.session:";
+    }
+    return NULL;
+}
+
+bool option_is_list(const struct option *o)
+{
+    return o->type == OPTION_NODES || o->type == OPTION_NODE_ZONES ||
+           o->type == OPTION_ALLOW_NODES;
+}
+
+bool option_is_for(const struct option *o, unsigned upstream_type)
+{
+    return (o->upstream_types & 1u << upstream_type) != 0;
 }
 
 static bool option_takes(const struct option *o, const char *key)

@@ -9,7 +9,9 @@
 enum section_kind {
 #define SECTION(id, name, named, help) SECTION_##id,
 #define OPTION(...)
+#define OPTION_FOR(...)
 #include "config/options.def"
+#undef OPTION_FOR
 #undef OPTION
 #undef SECTION
     SECTION_COUNT
@@ -33,7 +35,11 @@ enum option_type {
     OPTION_CONNECT_ADDRESS,    /* struct address */
     OPTION_USERNAME,           /* char *, owned */
     OPTION_SECRET,             /* char *, owned, never shown */
+    OPTION_NAME,               /* char *, owned; one plain word */
     OPTION_REFERENCE,          /* an upstream, by name */
+    OPTION_NODES,              /* a list; these three have no field of one */
+    OPTION_NODE_ZONES,         /* type, see nodes.h */
+    OPTION_ALLOW_NODES,
     OPTION_URL,                /* no field: sets those of other options */
     OPTION_OVERRIDE_BY_PREFIX, /* no field; these take any key that begins */
     OPTION_OVERRIDE_BY_SCRIPT, /* with the part before "<" */
@@ -51,6 +57,7 @@ struct word {
 struct option {
     enum section_kind section;
     enum option_type type;
+    unsigned upstream_types; /* a set: 1 << enum upstream_type */
     const char *key;
     size_t offset;        /* of the field in the section's struct */
     size_t size;          /* of the field; 0: no field */
@@ -83,9 +90,19 @@ const struct option *option_get(size_t index);
 const struct option *option_find(enum section_kind section, const char *key);
 /* The length of the fixed part of the key: up to "<". */
 size_t option_key_fixed(const struct option *o);
+/* Spell the open part of a key in one way, so that the same key twice is
+ * found: commands in upper case, "XGROUP|CREATE" as "XGROUP CREATE", script
+ * hashes in lower case. */
+void option_spell_key(const struct option *o, char *key);
+/* What is wrong with the open part of a key, or NULL. */
+const char *option_key_wrong(const struct option *o, const char *key);
 /* Whether the key has a part that the user chooses. */
 bool option_is_open(const struct option *o);
 bool option_is_override(const struct option *o);
+/* Whether the same key may come several times, each adding to the list. */
+bool option_is_list(const struct option *o);
+/* Whether an upstream of this type (enum upstream_type) takes the option. */
+bool option_is_for(const struct option *o, unsigned upstream_type);
 
 const char *word_text(const struct word *words, unsigned value);
 
@@ -93,6 +110,8 @@ extern const struct word words_log_format[];
 extern const struct word words_log_level[];
 extern const struct word words_auth[];
 extern const struct word words_upstream_type[];
+extern const struct word words_read_from[];
+extern const struct word words_cluster_view[];
 extern const struct word words_lanes[];
 extern const struct word words_replay[];
 extern const struct word words_retry_error[];

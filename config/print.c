@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "config/config.h"
+#include "config/nodes.h"
 #include "config/option.h"
 #include "config/value.h"
 
@@ -61,21 +62,56 @@ static void print_string(const struct printer *p,
     }
 }
 
+enum {
+    LIST_LINE_MAX = 160 /* a line of the file has at most 198 bytes */
+};
+
+/* A long list takes several lines. */
+static void print_list(const struct printer *p,
+                       const struct option *o,
+                       const struct upstream_config *u)
+{
+    char text[NODES_TEXT_MAX];
+    size_t used = 0;
+    for (size_t i = 0; i < nodes_count(o, u); i++) {
+        nodes_format(o, u, i, text);
+        if (used > 0 && used + strlen(text) > LIST_LINE_MAX) {
+            print(p, "\n");
+            used = 0;
+        }
+        print(p, used == 0 ? o->key : ", ");
+        print(p, used == 0 ? " = " : "");
+        print(p, text);
+        used += strlen(text) + 2;
+    }
+    print(p, used > 0 ? "\n" : "");
+}
+
+static bool is_empty_address(const struct option *o, const void *field)
+{
+    const struct address *a = field;
+    return o->type == OPTION_CONNECT_ADDRESS && a->host[0] == '\0';
+}
+
 static void print_option(const struct printer *p,
                          const struct option *o,
                          const void *base)
 {
     char text[VALUE_TEXT_MAX];
     const void *field = (const char *)base + o->offset;
-    if (o->type == OPTION_URL) {
-        return; /* its parts have keys of their own */
+    if (o->type == OPTION_URL /* its parts have keys of their own */ ||
+        is_empty_address(o, field)) {
+        return;
     }
     if (option_is_override(o)) {
         print_overrides(p, o, base);
+    } else if (option_is_list(o)) {
+        print_list(p, o, base);
     } else if (o->type == OPTION_REFERENCE) {
         const struct upstream_config *const *upstream = field;
         print_entry(p, o->key, (*upstream)->name);
-    } else if (o->type == OPTION_USERNAME || o->type == OPTION_SECRET) {
+    } else if (o->type == OPTION_USERNAME || o->type == OPTION_SECRET ||
+               o->type == OPTION_NAME) {
         print_string(p, o, field);
     } else {
         value_format(o, field, text);
@@ -86,6 +122,7 @@ static void print_option(const struct printer *p,
 static void print_section(const struct printer *p,
                           enum section_kind kind,
                           const char *name,
+                          enum upstream_type type,
                           const void *base)
 {
     print(p, "[");
@@ -96,30 +133,38 @@ static void print_section(const struct printer *p,
     }
     print(p, "]\n");
     for (size_t i = 0; i < option_count(); i++) {
-        if (option_get(i)->section == kind) {
+        if (option_get(i)->section == kind &&
+            option_is_for(option_get(i), type)) {
             print_option(p, option_get(i), base);
         }
     }
 }
 
+static void print_process(const struct printer *p,
+                          enum section_kind kind,
+                          const struct config *c)
+{
+    print_section(p, kind, NULL, UPSTREAM_STANDALONE, &c->process);
+}
+
 void config_print(const struct config *c, config_writer *write, void *context)
 {
     struct printer p = { .write = write, .context = context };
-    print_section(&p, SECTION_REDIAL, NULL, &c->process);
+    print_process(&p, SECTION_REDIAL, c);
     print(&p, "\n");
-    print_section(&p, SECTION_ADMIN, NULL, &c->process);
+    print_process(&p, SECTION_ADMIN, c);
     print(&p, "\n");
-    print_section(&p, SECTION_LOG, NULL, &c->process);
+    print_process(&p, SECTION_LOG, c);
     print(&p, "\n");
-    print_section(&p, SECTION_TCP, NULL, &c->process);
+    print_process(&p, SECTION_TCP, c);
     for (size_t i = 0; i < c->n_listeners; i++) {
         print(&p, "\n");
         print_section(&p, SECTION_LISTENER, c->listeners[i].name,
-                      &c->listeners[i]);
+                      c->listeners[i].upstream->type, &c->listeners[i]);
     }
     for (size_t i = 0; i < c->n_upstreams; i++) {
         print(&p, "\n");
         print_section(&p, SECTION_UPSTREAM, c->upstreams[i].name,
-                      &c->upstreams[i]);
+                      c->upstreams[i].type, &c->upstreams[i]);
     }
 }

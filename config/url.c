@@ -101,14 +101,61 @@ static const char *parse_db(struct part p, struct url *url)
     return NULL;
 }
 
-/* What stands behind "?": only db=N. */
-static const char *parse_query(struct part p, struct url *url)
+/* Cut key ("db=") off the start of p. */
+static bool cut_key(struct part *p, const char *key)
 {
-    if (p.len < 3 || memcmp(p.text, "db=", 3) != 0) {
+    size_t len = strlen(key);
+    if (p->len < len || memcmp(p->text, key, len) != 0) {
+        return false;
+    }
+    p->text += len;
+    p->len -= len;
+    return true;
+}
+
+static const char *parse_sentinel_user(struct part p, char *out)
+{
+    if (out[0] != '\0') {
+        return "the URL has the same key twice behind ?";
+    }
+    if (p.len == 0) {
+        return "a user or password for the sentinels is empty in the URL";
+    }
+    return decode(p, out);
+}
+
+static const char *parse_parameter(struct part p, struct url *url)
+{
+    if (cut_key(&p, "db=")) {
+        return parse_db(p, url);
+    }
+    if (url->type != UPSTREAM_SENTINEL) {
         return "behind ? the URL may have only db=N; other options have keys "
                "of their own";
     }
-    return parse_db((struct part){ p.text + 3, p.len - 3 }, url);
+    if (cut_key(&p, "sentinel_username=")) {
+        return parse_sentinel_user(p, url->sentinel_username);
+    }
+    if (cut_key(&p, "sentinel_password=")) {
+        return parse_sentinel_user(p, url->sentinel_password);
+    }
+    return "behind ? the URL may have only db=N, sentinel_username=U and "
+           "sentinel_password=P, with & between; other options have keys of "
+           "their own";
+}
+
+/* What stands behind "?". */
+static const char *parse_query(struct part p, struct url *url)
+{
+    bool more = true;
+    const char *wrong = NULL;
+    while (more && wrong == NULL) {
+        struct part rest = p;
+        struct part first = cut(&rest, '&', false, &more);
+        wrong = parse_parameter(more ? first : p, url);
+        p = rest;
+    }
+    return wrong;
 }
 
 static const char *parse_user(struct part p, struct url *url)
@@ -171,7 +218,41 @@ static const char *parse_host(struct part p, struct url *url)
     return address_set_port(&url->address, port.text, port.len, false);
 }
 
-/* user:password@host:port/db */
+/* host:port,host:port */
+static const char *parse_hosts(struct part p, struct url *url)
+{
+    if (p.len > URL_NODES_MAX) {
+        return "the hosts of the URL are longer than 16 KiB";
+    }
+    memcpy(url->nodes, p.text, p.len);
+    url->nodes[p.len] = '\0';
+    if (strcspn(url->nodes, " \t\r\n") != p.len) {
+        return "the hosts of the URL have commas between them, and no spaces";
+    }
+    bool more = true;
+    while (more) {
+        struct part host = cut(&p, ',', false, &more);
+        if ((more ? host.len : p.len) == 0) {
+            return "the URL has no host, or one comma too many";
+        }
+    }
+    return NULL;
+}
+
+/* What stands behind "/": db, or with sentinels master_name or
+ * master_name/db. */
+static const char *parse_path(struct part p, struct url *url)
+{
+    bool has_db = true;
+    const char *wrong = NULL;
+    if (url->type == UPSTREAM_SENTINEL) {
+        struct part name = cut(&p, '/', false, &has_db);
+        wrong = decode(has_db ? name : p, url->master_name);
+    }
+    return wrong != NULL || !has_db || p.len == 0 ? wrong : parse_db(p, url);
+}
+
+/* user:password@host:port/path?query */
 static const char *parse_tcp(struct part p, struct url *url)
 {
     bool found = false;
@@ -191,9 +272,14 @@ static const char *parse_tcp(struct part p, struct url *url)
     rest = p;
     struct part host = cut(&rest, '/', false, &found);
     if (found && rest.len > 0) {
-        wrong = wrong != NULL ? wrong : parse_db(rest, url);
+        wrong = wrong != NULL ? wrong : parse_path(rest, url);
     }
-    return wrong != NULL ? wrong : parse_host(found ? host : p, url);
+    if (wrong != NULL) {
+        return wrong;
+    }
+    host = found ? host : p;
+    return url->type == UPSTREAM_STANDALONE ? parse_host(host, url)
+                                            : parse_hosts(host, url);
 }
 
 /* user:password@/path?db=N; an @ may also be in the path. */
@@ -238,20 +324,47 @@ static bool has_scheme(struct part *p, const char *scheme)
 
 const char *url_parse(const char *text, struct url *url)
 {
+    static const struct {
+        const char *text;
+        enum upstream_type type;
+        const char *not_yet; /* why it is refused, or NULL */
+    } schemes[] = {
+        { "redis://", UPSTREAM_STANDALONE, NULL },
+        { "redis+cluster://", UPSTREAM_CLUSTER, NULL },
+        { "redis+sentinel://", UPSTREAM_SENTINEL, NULL },
+        { "sentinel://", UPSTREAM_SENTINEL, NULL },
+        { "rediss://", UPSTREAM_STANDALONE,
+          "TLS to the server is not built yet; use redis:// on a trusted "
+          "network" },
+        { "rediss+cluster://", UPSTREAM_CLUSTER,
+          "TLS to the servers is not built yet; use redis+cluster:// on a "
+          "trusted network" },
+        { "rediss+sentinel://", UPSTREAM_SENTINEL,
+          "TLS to the servers is not built yet; use redis+sentinel:// on a "
+          "trusted network" },
+    };
     struct part p = { text, strlen(text) };
     memset(url, 0, sizeof(*url));
-    if (has_scheme(&p, "redis://")) {
-        return parse_tcp(p, url);
-    }
     if (has_scheme(&p, "redis+unix://") || has_scheme(&p, "unix://")) {
         return parse_unix(p, url);
     }
-    if (has_scheme(&p, "rediss://")) {
-        const char *wrong = parse_tcp(p, url);
-        return wrong != NULL ? wrong
-                             : "TLS to the server is not built yet; use "
-                               "redis:// on a trusted network";
+    for (size_t i = 0; i < sizeof(schemes) / sizeof(schemes[0]); i++) {
+        if (has_scheme(&p, schemes[i].text)) {
+            url->type = schemes[i].type;
+            const char *wrong = parse_tcp(p, url);
+            return wrong != NULL ? wrong : schemes[i].not_yet;
+        }
     }
-    return "a URL begins with redis:// or redis+unix://, such as "
-           "redis://127.0.0.1:6379";
+    return "a URL begins with redis://, redis+cluster://, redis+sentinel:// or "
+           "redis+unix://, such as redis://127.0.0.1:6379";
+}
+
+const char *url_scheme(enum upstream_type type)
+{
+    switch (type) {
+    case UPSTREAM_STANDALONE: return "redis://";
+    case UPSTREAM_CLUSTER: return "redis+cluster://";
+    case UPSTREAM_SENTINEL: return "redis+sentinel://";
+    }
+    return "redis://";
 }

@@ -1,6 +1,7 @@
 #include "config/value.h"
 
 #include <assert.h>
+#include <ctype.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -392,10 +393,6 @@ static enum value_result parse_enum(const struct option *o,
                                     char *why)
 {
     unsigned value = 0;
-    if (o->words == words_upstream_type &&
-        (strcmp(text, "cluster") == 0 || strcmp(text, "sentinel") == 0)) {
-        return bad(why, "type %s is not built yet; standalone is", text);
-    }
     enum value_result result = value_word(o, text, &value, why);
     if (result == VALUE_OK) {
         assert(o->size == sizeof(value));
@@ -453,6 +450,23 @@ static enum value_result parse_address(const struct option *o,
     return VALUE_OK;
 }
 
+const char *value_name_wrong(const char *text, size_t len)
+{
+    if (len == 0) {
+        return "the name is empty";
+    }
+    if (len > VALUE_NAME_MAX) {
+        return "a name has at most 127 bytes";
+    }
+    for (size_t i = 0; i < len; i++) {
+        if (!isalnum((unsigned char)text[i]) &&
+            (text[i] == '\0' || strchr("._-:/", text[i]) == NULL)) {
+            return "a name has letters, digits, '.', '_', '-', ':' and '/'";
+        }
+    }
+    return NULL;
+}
+
 static enum value_result parse_string(const struct option *o,
                                       const char *text,
                                       char **field,
@@ -468,6 +482,11 @@ static enum value_result parse_string(const struct option *o,
     if (o->type == OPTION_SECRET && strcmp(text, "***") == 0) {
         return bad(why, "*** stands for a secret that is not shown; write the "
                         "secret, or better ${file:/path}");
+    }
+    const char *wrong =
+        o->type == OPTION_NAME ? value_name_wrong(text, len) : NULL;
+    if (wrong != NULL) {
+        return bad(why, "%s", wrong);
     }
     for (size_t i = 0; o->type == OPTION_USERNAME && i < len; i++) {
         if ((unsigned char)text[i] <= ' ' || text[i] == 0x7f) {
@@ -507,7 +526,8 @@ enum value_result value_parse(const struct option *o,
     if (o->type == OPTION_SET) {
         return parse_set(o, text, field, why);
     }
-    if (o->type == OPTION_USERNAME || o->type == OPTION_SECRET) {
+    if (o->type == OPTION_USERNAME || o->type == OPTION_SECRET ||
+        o->type == OPTION_NAME) {
         return parse_string(o, text, field, why);
     }
     return parse_address(o, text, field, why);

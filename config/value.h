@@ -21,6 +21,10 @@ enum {
     VALUE_STRING_MAX = 1024
 }; /* user names and passwords, bytes */
 
+enum {
+    VALUE_NAME_MAX = 127
+}; /* names and zones, bytes */
+
 /* Read text into field, which has the type that o says. A string is allocated;
  * the one before is freed. With VALUE_BAD, why says what is allowed, and the
  * field is as it was. The types without a field are not for here. */
@@ -37,6 +41,9 @@ void value_format(const struct option *o,
 
 /* What is allowed: "1ms to 1h", "pass, own or none", or "". */
 void value_range(const struct option *o, char text[VALUE_TEXT_MAX]);
+
+/* What is wrong with a name of a master or a zone, or NULL. */
+const char *value_name_wrong(const char *text, size_t len);
 
 /* Read the word of an enum. */
 enum value_result value_word(const struct option *o,

@@ -80,43 +80,78 @@ static void the_example_file_loads_to_the_defaults(void **state)
     assert_string_equal(from_example.text, from_url.text);
 }
 
-/* Take the "#" from each line that is a commented option. */
+/* The option of a line such as "#key = value" or "key = value", or NULL. */
+static const struct option *option_of(enum section_kind section,
+                                      const char *line)
+{
+    char key[64];
+    line += line[0] == '#' ? 1 : 0;
+    size_t len = strcspn(line, " \n");
+    if (len == 0 || len >= sizeof(key) || strncmp(line + len, " = ", 3) != 0) {
+        return NULL;
+    }
+    (void)snprintf(key, sizeof(key), "%.*s", (int)len, line);
+    return option_find(section, key);
+}
+
+/* Take the "#" from each line that is a commented option of this type of
+ * upstream, and put one before the others. Returns how many are left. */
+static size_t uncomment(char *text, unsigned type)
+{
+    enum section_kind section = SECTION_COUNT;
+    size_t options = 0;
+    for (char *line = text; *line != '\0'; line += *line == '\n' ? 1 : 0) {
+        if (line[0] == '[') {
+            section = section_find(line + 1, strcspn(line + 1, " ]"));
+        }
+        const struct option *o = option_of(section, line);
+        /* "url" and the keys it stands for exclude each other; the example has
+         * a password for auth = own; and type is the one of this turn. */
+        if (o != NULL && option_is_for(o, type) && strcmp(o->key, "url") != 0 &&
+            strcmp(o->key, "auth") != 0 && strcmp(o->key, "type") != 0) {
+            line[0] = line[0] == '#' ? ' ' : line[0];
+            options++;
+        } else if (o != NULL) {
+            line[0] = '#';
+        }
+        line += strcspn(line, "\n");
+    }
+    return options;
+}
+
 static void every_line_of_the_example_loads_when_it_is_not_a_comment(
     void **state)
 {
     (void)state;
-    generate(config_example);
-    size_t options = 0;
-    char *line = generated.text;
-    while (line != NULL) {
-        char *end = strchr(line, '\n');
-        /* "url" and the keys it stands for exclude each other. */
-        bool is_url =
-            strncmp(line, "#url", 4) == 0 || strncmp(line, "url", 3) == 0;
-        if (is_url) {
-            line[0] = '#';
-        } else if (line[0] == '#' && line[1] != ' ') {
-            line[0] = ' ';
-            options++;
+    for (const struct word *w = words_upstream_type; w->text != NULL; w++) {
+        char set[64];
+        const char *const sets[] = { set };
+        size_t expected = 0;
+        (void)snprintf(set, sizeof(set), "upstream.type=%s", w->text);
+        for (size_t i = 0; i < option_count(); i++) {
+            expected += option_is_for(option_get(i), w->value) ? 1 : 0;
         }
-        line = end != NULL ? end + 1 : NULL;
-    }
-    char *auth = strstr(generated.text, " auth = pass");
-    assert_non_null(auth);
-    auth[0] = '#'; /* the example has a password for auth = own */
+        generate(config_example);
+        /* url, auth and type */
+        assert_int_equal(uncomment(generated.text, w->value), expected - 3);
 
-    struct config_source source = loaded_source(generated.text);
-    source.read_file = loaded_file;
-    struct config_problems p = { 0 };
-    struct config *c = config_load(&source, &p);
-    assert_null(c); /* two files of secrets are not there: all else is right */
-    assert_int_equal(p.n, 2);
-    for (size_t i = 0; i < p.n; i++) {
-        assert_string_equal(p.list[i].text,
-                            "cannot read the file '/run/secrets/redis'");
+        struct config_source source = loaded_source(generated.text);
+        source.sets = sets;
+        source.n_sets = 1;
+        struct config_problems p = { 0 };
+        /* The files of secrets are not there: all else is right. */
+        assert_null(config_load(&source, &p));
+        assert_int_equal(p.n, w->value == UPSTREAM_SENTINEL ? 3 : 2);
+        for (size_t i = 0; i < p.n; i++) {
+            if (strcmp(p.list[i].text,
+                       "cannot read the file '/run/secrets/redis'") != 0 &&
+                strcmp(p.list[i].text,
+                       "cannot read the file '/run/secrets/sentinel'") != 0) {
+                fail_msg("%s: %s", p.list[i].place, p.list[i].text);
+            }
+        }
+        config_problems_fini(&p);
     }
-    config_problems_fini(&p);
-    assert_int_equal(options, option_count() - 1);
 }
 
 static void help_names_every_option(void **state)

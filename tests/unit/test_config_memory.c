@@ -53,12 +53,20 @@ static const char good_file[] = "[admin]\naddress = 127.0.0.1:1\n"
                                 "username = ${HOST}\npassword = x\n"
                                 "[upstream u]\nurl = redis://a:b@h:1/2\n"
                                 "replay.INCR = all\nreplay.prefix.x = none\n"
+                                "[upstream s]\nurl = redis+sentinel://a:b@c,d"
+                                "/m?sentinel_username=e&sentinel_password=f\n"
+                                "zone = z\nnode_zones = c=z, d:1=y\n"
+                                "[upstream c]\ntype = cluster\nnodes = a\n"
+                                "nodes = b\nallow_nodes = 10.0.0.0/8, *.x.y\n"
                                 "[upstream default]\naddress = h:2\n"
                                 "password = ${file:/secret}\n";
 
 static const char bad_file[] = "[listener a\n[admin]\naddres = x\n"
                                "[upstream u]\nretries = many\n"
-                               "password = ${file:/none}\n";
+                               "password = ${file:/none}\n"
+                               "[upstream c]\ntype = cluster\n"
+                               "nodes = a, a, unix:/b\nallow_nodes = a/b\n"
+                               "address = a:1\nnode_zones = a=b, a=c, d=\n";
 
 /* Load with some allocations failing. Returns whether it went well, and the
  * number of allocations asked for. */

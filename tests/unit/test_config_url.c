@@ -47,8 +47,65 @@ static void good_urls_are_taken_apart(void **state)
         }
         address_format(&url.address, text);
         assert_string_equal(text, cases[i].address);
+        assert_int_equal(url.type, UPSTREAM_STANDALONE);
+        assert_string_equal(url.nodes, "");
         assert_string_equal(url.username, cases[i].username);
         assert_string_equal(url.password, cases[i].password);
+        assert_int_equal(url.has_db ? (int)url.db : -1, cases[i].db);
+    }
+}
+
+static void urls_of_several_servers_are_taken_apart(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        enum upstream_type type;
+        const char *nodes;
+        const char *username;
+        const char *password;
+        const char *master_name;
+        const char *sentinel_username;
+        const char *sentinel_password;
+        int db; /* -1: none */
+    } cases[] = {
+        { "redis+cluster://h", UPSTREAM_CLUSTER, "h", "", "", "", "", "", -1 },
+        { "Redis+Cluster://a:1,b,[::1]:3/", UPSTREAM_CLUSTER, "a:1,b,[::1]:3",
+          "", "", "", "", "", -1 },
+        { "redis+cluster://u:p%40@a:1,b:2/0", UPSTREAM_CLUSTER, "a:1,b:2", "u",
+          "p@", "", "", "", 0 },
+        { "redis+cluster://:a/b?c@d@a:1?db=0", UPSTREAM_CLUSTER, "a:1", "",
+          "a/b?c@d", "", "", "", 0 },
+        { "redis+sentinel://a/mymaster", UPSTREAM_SENTINEL, "a", "", "",
+          "mymaster", "", "", -1 },
+        { "sentinel://a:1,[::1],c:3/m?db=2", UPSTREAM_SENTINEL, "a:1,[::1],c:3",
+          "", "", "m", "", "", 2 },
+        { "redis+sentinel://u:p@a,b/m/3", UPSTREAM_SENTINEL, "a,b", "u", "p",
+          "m", "", "", 3 },
+        { "redis+sentinel://a/m/", UPSTREAM_SENTINEL, "a", "", "", "m", "", "",
+          -1 },
+        { "redis+sentinel://a", UPSTREAM_SENTINEL, "a", "", "", "", "", "",
+          -1 },
+        { "redis+sentinel://u:p@a:1/m?sentinel_username=s%26&db=4"
+          "&sentinel_password=q%3D=%40",
+          UPSTREAM_SENTINEL, "a:1", "u", "p", "m", "s&", "q==@", 4 },
+        { "redis+sentinel://a/m%2Dn?sentinel_password=q", UPSTREAM_SENTINEL,
+          "a", "", "", "m-n", "", "q", -1 },
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct url url;
+        const char *wrong = url_parse(cases[i].text, &url);
+        if (wrong != NULL) {
+            fail_msg("'%s' was refused: %s", cases[i].text, wrong);
+        }
+        assert_int_equal(url.type, cases[i].type);
+        assert_string_equal(url.address.host, "");
+        assert_string_equal(url.nodes, cases[i].nodes);
+        assert_string_equal(url.username, cases[i].username);
+        assert_string_equal(url.password, cases[i].password);
+        assert_string_equal(url.master_name, cases[i].master_name);
+        assert_string_equal(url.sentinel_username, cases[i].sentinel_username);
+        assert_string_equal(url.sentinel_password, cases[i].sentinel_password);
         assert_int_equal(url.has_db ? (int)url.db : -1, cases[i].db);
     }
 }
@@ -91,6 +148,34 @@ static void bad_urls_are_refused_with_the_reason(void **state)
         { "unix:///", "begins with /" },
         { "rediss://h", "TLS to the server is not built yet" },
         { "rediss://h:x", "from 1 to 65535" },
+        { "redis://a,b", "not a host name" },
+        { "redis://a:1,b:2", "IPv6 address in the URL" },
+        { "redis://h/0?sentinel_password=x", "only db=N;" },
+        { "redis+cluster://", "no host" },
+        { "redis+cluster:///0", "no host" },
+        { "redis+cluster://a,,b", "one comma too many" },
+        { "redis+cluster://a,", "one comma too many" },
+        { "redis+cluster://,a", "one comma too many" },
+        { "redis+cluster://a, b", "and no spaces" },
+        { "redis+cluster://a/x", "the database is a number" },
+        { "redis+cluster://a?sentinel_password=x", "only db=N;" },
+        { "redis+cluster://u@a,b", "a user in the URL needs a password" },
+        { "redis+sentinel:///m", "no host" },
+        { "redis+sentinel://a/m/x", "the database is a number" },
+        { "redis+sentinel://a/m/1?db=1", "names the database twice" },
+        { "redis+sentinel://a/m?", "sentinel_username=U and" },
+        { "redis+sentinel://a/m?db=1&", "sentinel_username=U and" },
+        { "redis+sentinel://a/m?password=x", "sentinel_username=U and" },
+        { "redis+sentinel://a/m?sentinel_password=", "is empty in the URL" },
+        { "redis+sentinel://a/m?sentinel_password=a&sentinel_password=b",
+          "the same key twice" },
+        { "redis+sentinel://a/%zz", "two hexadecimal digits" },
+        { "redis+other://h", "begins with redis://" },
+        { "rediss+cluster://a,b", "TLS to the servers is not built yet; use "
+                                  "redis+cluster://" },
+        { "rediss+cluster://a,,b", "one comma too many" },
+        { "rediss+sentinel://a/m", "TLS to the servers is not built yet; use "
+                                   "redis+sentinel://" },
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct url url;
@@ -122,10 +207,31 @@ static void a_part_that_is_too_long_is_refused(void **state)
                         "a part of the URL is longer than 1024 bytes");
 }
 
+static void the_hosts_of_a_url_have_a_longest_length(void **state)
+{
+    (void)state;
+    static const char scheme[] = "redis+cluster://";
+    struct url url;
+    char text[sizeof(scheme) + URL_NODES_MAX + 1];
+    size_t head = strlen(scheme);
+    memcpy(text, scheme, head);
+    memset(text + head, 'x', URL_NODES_MAX + 1);
+    text[head + URL_NODES_MAX] = '\0';
+    assert_null(url_parse(text, &url));
+    assert_string_equal(url.nodes, text + head);
+
+    text[head + URL_NODES_MAX] = 'x';
+    text[head + URL_NODES_MAX + 1] = '\0';
+    assert_string_equal(url_parse(text, &url),
+                        "the hosts of the URL are longer than 16 KiB");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(good_urls_are_taken_apart),
+        cmocka_unit_test(urls_of_several_servers_are_taken_apart),
+        cmocka_unit_test(the_hosts_of_a_url_have_a_longest_length),
         cmocka_unit_test(bad_urls_are_refused_with_the_reason),
         cmocka_unit_test(a_part_that_is_too_long_is_refused),
     };

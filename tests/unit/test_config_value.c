@@ -75,7 +75,11 @@ static void each_field_has_the_size_of_its_type(void **state)
         case OPTION_CONNECT_ADDRESS: size = sizeof(struct address); break;
         case OPTION_USERNAME:
         case OPTION_SECRET:
+        case OPTION_NAME:
         case OPTION_REFERENCE: size = sizeof(char *); break;
+        case OPTION_NODES:
+        case OPTION_NODE_ZONES:
+        case OPTION_ALLOW_NODES:
         case OPTION_URL:
         case OPTION_OVERRIDE_BY_PREFIX:
         case OPTION_OVERRIDE_BY_SCRIPT:
@@ -248,8 +252,9 @@ static void words_are_suggested(void **state)
             "mean 'idempotent'?");
     refused(o, "ALL", "did you mean 'all'?");
     refused(o, "", "allowed is");
-    refused(row("upstream", "type"), "cluster", "not built yet");
-    refused(row("upstream", "type"), "sentinel", "not built yet");
+    refused(row("upstream", "type"), "cluser",
+            "allowed is standalone, cluster or sentinel; did you mean "
+            "'cluster'?");
 }
 
 static void a_set_is_a_list_of_words(void **state)
@@ -288,6 +293,32 @@ static void strings_are_kept_and_replaced(void **state)
     refused(secret, "***", "stands for a secret");
     refused(user, "a b", "no spaces");
     refused(user, "a\tb", "no spaces");
+}
+
+static void names_are_plain_words(void **state)
+{
+    (void)state;
+    const struct option *zone = row("upstream", "zone");
+    char why[VALUE_TEXT_MAX];
+    char *text = NULL;
+    assert_int_equal(value_parse(zone, "eu-West_1a.b:c/d", &text, why),
+                     VALUE_OK);
+    assert_string_equal(text, "eu-West_1a.b:c/d");
+
+    char longest[VALUE_NAME_MAX + 2];
+    memset(longest, 'x', sizeof(longest));
+    longest[VALUE_NAME_MAX] = '\0';
+    assert_int_equal(value_parse(zone, longest, &text, why), VALUE_OK);
+    free(text);
+    longest[VALUE_NAME_MAX] = 'x';
+    longest[VALUE_NAME_MAX + 1] = '\0';
+    refused(zone, longest, "at most 127 bytes");
+    refused(zone, "", "empty");
+    refused(row("upstream", "master_name"), "my master", "a name has letters");
+    refused(zone, "a=b", "a name has letters");
+    refused(zone, "a,b", "a name has letters");
+    refused(zone, "a$b", "a name has letters");
+    refused(zone, "a\xc3\xa4", "a name has letters");
 }
 
 static void addresses_have_four_forms(void **state)
@@ -476,6 +507,7 @@ int main(void)
         cmocka_unit_test(words_are_suggested),
         cmocka_unit_test(a_set_is_a_list_of_words),
         cmocka_unit_test(strings_are_kept_and_replaced),
+        cmocka_unit_test(names_are_plain_words),
         cmocka_unit_test(addresses_have_four_forms),
         cmocka_unit_test(bad_addresses_are_refused),
         cmocka_unit_test(the_longest_path_of_a_unix_socket_is_107_bytes),
