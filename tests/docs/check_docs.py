@@ -135,7 +135,8 @@ def options(root):
     names = dict(re.findall(r'^SECTION\((\w+), "(\w+)"', text, re.M))
     result = {name: set() for name in names.values()}
     for section, key in re.findall(
-            r'^OPTION\((\w+),\s*(?:NO_FIELD|FIELD\([^)]*\)),\s*"([^"]+)"',
+            r'^OPTION(?:_FOR\([A-Z |]+,\s*|\()(\w+),\s*'
+            r'(?:NO_FIELD|FIELD\([^)]*\)),\s*"([^"]+)"',
             text, re.M):
         result[names[section]].add(key)
     return result
