@@ -184,6 +184,28 @@ static void reroute_lane(struct engine *e, struct upstream *u)
     }
 }
 
+/* A lane of a client's own whose server has no part in the cluster any more
+ * goes where its requests go now. */
+static void rehome(struct engine *e, struct upstream *u)
+{
+    struct downstream *d = u->owner;
+    struct request *r =
+        list_empty(&u->waiting)
+            ? NULL
+            : CONTAINER_OF(u->waiting.next, struct request, place);
+    struct endpoint *to =
+        r != NULL ? redis_endpoint(e, d, r) : redis_any_endpoint(d);
+    if (to != u->endpoint) {
+        upstream_rehome(e, u, to);
+    }
+}
+
+static bool serves(const struct endpoint *p)
+{
+    const struct cluster *c = p->cluster;
+    return c->slots != NULL ? p->n_slots > 0 && !p->limbo : p == c->primary;
+}
+
 /* Flushing may answer requests, but never changes who waits on u: answers set
  * off nothing before the step is nearly over. */
 static void reroute(struct engine *e, struct cluster *c)
@@ -194,10 +216,14 @@ static void reroute(struct engine *e, struct cluster *c)
         if (p == NULL) {
             continue;
         }
-        LIST_FOR_EACH (node, &p->lanes) {
+        for (struct list_node *node = p->lanes.next, *next; node != &p->lanes;
+             node = next) {
+            next = node->next;
             struct upstream *u =
                 CONTAINER_OF(node, struct upstream, endpoint_node);
-            if (!list_empty(&u->waiting)) {
+            if (u->owner != NULL && u->state != UPSTREAM_UP && !serves(p)) {
+                rehome(e, u);
+            } else if (!list_empty(&u->waiting)) {
                 reroute_lane(e, u);
             }
         }

@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 
+#include "parser/keyslot.h"
 #include "proxy/core/state.h"
 
 void input_drop(struct engine *e, struct downstream *d)
@@ -136,6 +137,18 @@ static void look_up(struct request *r, const struct command_scanner *s)
     }
 }
 
+/* The slot of its first key, while it is known where that lies. */
+static void look_for_slot(struct request *r, const struct command_scanner *s)
+{
+    uint8_t key = r->command != NULL ? r->command->first_key_arg : 0;
+    if (key == 0 || key >= COMMAND_ARGS_KEPT || key >= s->seen ||
+        s->arg[key].offset + s->arg[key].len > r->part.len) {
+        return; /* later, if it matters */
+    }
+    r->slot = slot_plus(keyslot((struct span){
+        slice_data(&r->part) + s->arg[key].offset, s->arg[key].len }));
+}
+
 /* Make one contiguous slice of what came in parts. Returns false without
  * memory. */
 static bool linearise(struct engine *e,
@@ -268,6 +281,9 @@ static void take_whole(struct engine *e,
     r->part = (struct slice){ .buf = b, .offset = offset, .len = len };
     r->size = len;
     look_up(r, s);
+    if (d->listener->cluster->slots != NULL) {
+        look_for_slot(r, s);
+    }
     downstream_take(e, d, r);
 }
 

@@ -111,6 +111,8 @@ bool redis_bind_shared(struct engine *e, struct downstream *d);
 struct endpoint *redis_endpoint(struct engine *e,
                                 struct downstream *d,
                                 struct request *r);
+/* For what any server can answer. */
+struct endpoint *redis_any_endpoint(const struct downstream *d);
 struct upstream *redis_lane(struct engine *e,
                             struct downstream *d,
                             struct request *r);

@@ -53,6 +53,12 @@ static struct endpoint *any_primary(const struct cluster *c,
     return first;
 }
 
+struct endpoint *redis_any_endpoint(const struct downstream *d)
+{
+    const struct cluster *c = cluster_of(d);
+    return c->slots == NULL ? c->primary : any_primary(c, d);
+}
+
 struct endpoint *redis_endpoint(struct engine *e,
                                 struct downstream *d,
                                 struct request *r)

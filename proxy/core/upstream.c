@@ -158,6 +158,28 @@ void upstream_free(struct engine *e, struct upstream *u, const char *why)
     list_append(&e->closed_lanes, &u->endpoint_node);
 }
 
+void upstream_rehome(struct engine *e, struct upstream *u, struct endpoint *p)
+{
+    assert(u->owner != NULL && u->state != UPSTREAM_UP);
+    upstream_drop_unwanted(e, u); /* the handshake */
+    upstream_close_link(e, u, true);
+    timer_clear(&e->timers, &u->timer);
+    upstream_move(e, u, UPSTREAM_IDLE, "its requests go to another node", 0);
+    u->endpoint->lanes_private--;
+    list_remove(&u->endpoint_node);
+    u->endpoint = p;
+    list_append(&p->lanes, &u->endpoint_node);
+    p->lanes_private++;
+    u->fence_needed = false; /* the old connection leads elsewhere */
+    u->fence_id = 0;
+    LIST_FOR_EACH (node, &u->waiting) {
+        struct request *r = CONTAINER_OF(node, struct request, place);
+        r->write_replay = false;
+        r->server = (uint16_t)p->index;
+    }
+    upstream_want(e, u);
+}
+
 void upstreams_release(struct engine *e)
 {
     while (!list_empty(&e->closed_lanes)) {

@@ -85,6 +85,10 @@ void upstream_free(struct engine *e, struct upstream *u, const char *why);
 /* Free the memory of lanes that have ended. */
 void upstreams_release(struct engine *e);
 
+/* A lane that is not UP belongs to another endpoint from now on, and is opened
+ * there. */
+void upstream_rehome(struct engine *e, struct upstream *u, struct endpoint *p);
+
 /* Open the connection if it is IDLE. */
 void upstream_want(struct engine *e, struct upstream *u);
 
