@@ -176,6 +176,7 @@ static void reroute_lane(struct engine *e, struct upstream *u)
             continue;
         }
         upstream_unhold(e, u, r);
+        request_move(r, REQUEST_NEW);
         r->write_replay = false; /* another server: what the old connection may
                                     still deliver is refused there, or lost */
         upstream_hold(e, to, r, &to->waiting);

@@ -136,13 +136,29 @@ void topology_want(struct engine *e, struct cluster *c, const char *why)
     }
 }
 
+/* Whether u has had something in flight and heard nothing for so long. */
+static bool is_silent(const struct engine *e,
+                      const struct upstream *u,
+                      uint64_t limit_us)
+{
+    if (u->state != UPSTREAM_UP || list_empty(&u->in_flight)) {
+        return false;
+    }
+    const struct request *r =
+        CONTAINER_OF(u->in_flight.next, struct request, place);
+    return !r->blocks && e->now_us - r->sent_us >= limit_us &&
+           e->now_us - u->active_us >= limit_us;
+}
+
 /* A lane to p that can be asked, or NULL. */
-static struct upstream *lane_to_ask(const struct endpoint *p)
+static struct upstream *lane_to_ask(const struct engine *e,
+                                    const struct endpoint *p)
 {
     LIST_FOR_EACH (node, &p->lanes) {
         struct upstream *u = CONTAINER_OF(node, struct upstream, endpoint_node);
         if (u->state == UPSTREAM_UP && u->owner == NULL &&
-            !u->unauthenticated && upstream_has_room(u)) {
+            !u->unauthenticated && upstream_has_room(u) &&
+            !is_silent(e, u, ANSWER_TIMEOUT_US / 2)) {
             return u;
         }
     }
@@ -212,7 +228,7 @@ static void ask_some(struct engine *e, struct topology *t)
     memset(t->patched, 0, sizeof(t->patched));
     for (uint32_t i = 0; i < n && t->n_answers < TOPOLOGY_ASKED_MAX; i++) {
         struct endpoint *p = c->endpoints[(first + i) % n];
-        struct upstream *u = p == NULL || p->limbo ? NULL : lane_to_ask(p);
+        struct upstream *u = p == NULL || p->limbo ? NULL : lane_to_ask(e, p);
         if (u != NULL) {
             ask(e, t, u);
         }
@@ -267,6 +283,11 @@ static void conclude(struct engine *e, struct topology *t)
     }
     t->failures = 0;
     t->adopted_us = e->now_us;
+    if (t->cluster->held > 0 && topology_lacks_primary(t->cluster)) {
+        t->wanted = true; /* somebody is about to take over */
+        t->why = "a primary is out of reach and requests wait";
+        t->next_us += config->topology_min_interval_us;
+    }
     wake_at(e, t, t->wanted ? t->next_us : t->refresh_us);
 }
 
@@ -398,21 +419,13 @@ void topology_lane_down(struct engine *e, struct upstream *u)
     }
 }
 
-/* Whether a lane to p has had something in flight and heard nothing for too
- * long: the server may hang, and another one may have taken over. */
-static bool is_silent(const struct engine *e, const struct endpoint *p)
+/* Whether a server hangs, as it seems: another one may have taken over. */
+static bool has_silent_lane(const struct engine *e, const struct endpoint *p)
 {
     uint64_t limit_us = p->cluster->config->silence_probe_us;
     LIST_FOR_EACH (node, &p->lanes) {
-        const struct upstream *u =
-            CONTAINER_OF(node, struct upstream, endpoint_node);
-        if (u->state != UPSTREAM_UP || list_empty(&u->in_flight)) {
-            continue;
-        }
-        const struct request *r =
-            CONTAINER_OF(u->in_flight.next, struct request, place);
-        if (!r->blocks && e->now_us - r->sent_us >= limit_us &&
-            e->now_us - u->active_us >= limit_us) {
+        if (is_silent(e, CONTAINER_OF(node, struct upstream, endpoint_node),
+                      limit_us)) {
             return true;
         }
     }
@@ -428,7 +441,7 @@ static void look_for_silence(struct engine *e, struct topology *t)
     }
     t->silence_us = e->now_us + limit_us / 2;
     for (uint32_t i = 1; i < c->n_endpoints; i++) {
-        if (c->endpoints[i] != NULL && is_silent(e, c->endpoints[i])) {
+        if (c->endpoints[i] != NULL && has_silent_lane(e, c->endpoints[i])) {
             topology_want(e, c, "a server does not answer (silence_probe)");
         }
     }

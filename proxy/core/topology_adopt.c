@@ -66,10 +66,21 @@ bool topology_shard_is_down(const struct cluster *c, uint32_t shard)
     for (uint32_t i = 0; i < t->n_primaries; i++) {
         const struct endpoint *p = c->endpoints[t->primaries[i]];
         if (p->shard == shard) {
-            return p->down_since_us != 0 || p->lanes_up == 0;
+            return p->down_since_us != 0;
         }
     }
     return true;
+}
+
+bool topology_lacks_primary(const struct cluster *c)
+{
+    const struct topology *t = c->topology;
+    for (uint32_t i = 0; i < t->n_primaries; i++) {
+        if (c->endpoints[t->primaries[i]]->down_since_us != 0) {
+            return true;
+        }
+    }
+    return c->endpoints[0]->n_slots > 0;
 }
 
 static struct upstream *some_lane_up(const struct endpoint *p)
@@ -388,7 +399,9 @@ static void settle_lanes(struct engine *e, struct cluster *c)
                  !p->known && !serves ? NODE_UNKNOWN
                  : serves             ? NODE_PRIMARY
                                       : p->said_role);
-        if (serves || (replicas && p->role == NODE_REPLICA)) {
+        bool candidate =
+            p->role == NODE_REPLICA && topology_shard_is_down(c, p->shard);
+        if (serves || candidate || (replicas && p->role == NODE_REPLICA)) {
             if (!p->wanted || p->lanes_up + p->lanes_connecting == 0) {
                 join(e, p);
             }

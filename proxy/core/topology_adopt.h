@@ -10,5 +10,7 @@ const char *topology_adopt(struct engine *e, struct topology *t);
 
 /* Whether the primary of that shard cannot be reached. */
 bool topology_shard_is_down(const struct cluster *c, uint32_t shard);
+/* Whether some primary cannot be reached, or a slot has none. */
+bool topology_lacks_primary(const struct cluster *c);
 
 #endif
