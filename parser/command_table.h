@@ -4,6 +4,7 @@
 #define PARSER_COMMAND_TABLE_H
 
 #include "parser/commands.h"
+#include "parser/load.h"
 
 /* Which argument rule of redis.md §3 decides the class of a call. */
 enum command_rule {
@@ -76,8 +77,9 @@ enum command_keys_rule {
     KEYS_UNKNOWN
 };
 
-/* A name in upper case, packed into words so that it is compared at once. The
- * tag holds its length and the row of its container plus one. */
+/* A name in upper case, packed into words so that it is compared at once. They
+ * are the same on every machine, as the table may be built on another. The tag
+ * holds its length and the row of its container plus one. */
 enum {
     COMMAND_NAME_WORDS = 3,
     COMMAND_NAME_MAX = 8 * COMMAND_NAME_WORDS
@@ -92,36 +94,6 @@ enum {
     COMMAND_SLOT_BITS = 12,
     COMMAND_SLOTS = 1 << COMMAND_SLOT_BITS
 };
-
-/* Little-endian whatever the machine, so that the table built on one fits
- * another. Compilers make one load of each. */
-static inline uint64_t load_u32(const uint8_t *p)
-{
-    return (uint64_t)p[0] | (uint64_t)p[1] << 8 | (uint64_t)p[2] << 16 |
-           (uint64_t)p[3] << 24;
-}
-
-static inline uint64_t load_u64(const uint8_t *p)
-{
-    return load_u32(p) | load_u32(p + 4) << 32;
-}
-
-/* The up to eight bytes at p, without touching a byte beyond them. */
-static inline uint64_t load_part(const uint8_t *p, size_t len)
-{
-    if (len >= 8) {
-        return load_u64(p);
-    }
-    if (len >= 4) { /* two loads that overlap */
-        return load_u32(p) | load_u32(p + len - 4) << (8 * (len - 4));
-    }
-    if (len == 0) {
-        return 0;
-    }
-    size_t middle = len / 2;
-    return (uint64_t)p[0] | (uint64_t)p[middle] << (8 * middle) |
-           (uint64_t)p[len - 1] << (8 * (len - 1));
-}
 
 /* Raise the ASCII letters among eight bytes to upper case, all at once: a
  * byte's high bit in is_lower says that it is one of a to z. */
