@@ -1,5 +1,6 @@
 """One measurement each: what is run, and what is read from it."""
 
+import binascii
 import collections
 import csv
 import os
@@ -15,6 +16,7 @@ KEYS = 10000
 VALUE_BYTES = 64
 BIG_KEY = "big"
 BIG_BYTES = 1024 * 1024
+MGET_KEYS = 100
 
 
 class Load:
@@ -26,26 +28,49 @@ class Load:
         self.p99_ms = p99_ms
 
 
-def load_command(port, operation, pipeline, requests):
-    command = {
-        "GET": ["GET", "key:__rand_int__"],
-        "SET": ["SET", "key:__rand_int__", "x" * VALUE_BYTES],
-    }[operation]
+COMMANDS = {
+    "GET": ["GET", "key:__rand_int__"],
+    "SET": ["SET", "key:__rand_int__", "x" * VALUE_BYTES],
+    "MGET": ["MGET", *["key:__rand_int__"] * MGET_KEYS],
+}
+# redis-benchmark asks each node for keys of that node only: it puts a tag of
+# one of its slots here. One byte longer than the keys above.
+CLUSTER_KEYS = KEYS // 3
+CLUSTER_COMMANDS = {
+    "GET": ["GET", "{tag}__rand_int__"],
+    "SET": ["SET", "{tag}__rand_int__", "x" * VALUE_BYTES],
+    # What a client of a cluster has to do for keys of a hundred slots.
+    "MGET": ["GET", "{tag}__rand_int__"],
+}
+
+
+# What redis-benchmark is run as.
+PLAIN = "plain"
+THREADS = "threads"  # as many as it takes of a cluster
+CLUSTER = "cluster"
+
+
+def load_command(port, operation, pipeline, requests, client=PLAIN):
+    keys = KEYS
+    command = COMMANDS[operation]
+    form = ["--csv"]
+    if client == THREADS:
+        form = ["--threads", "3"]
+    elif client == CLUSTER:
+        keys = CLUSTER_KEYS
+        command = CLUSTER_COMMANDS[operation]
+        form = ["--cluster"]
+        if operation == "MGET":
+            pipeline *= MGET_KEYS
+            requests *= MGET_KEYS
     return [
         "redis-benchmark", "-h", "127.0.0.1", "-p", str(port),
         "-c", str(CLIENTS), "-P", str(pipeline), "-n", str(requests),
-        "-r", str(KEYS), "--csv", *command,
+        "-r", str(keys), *form, *command,
     ]  # fmt: skip
 
 
-def load(port, operation, pipeline, requests):
-    out = subprocess.run(
-        load_command(port, operation, pipeline, requests),
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=True,
-    ).stdout
+def _parse_csv(out):
     rows = list(csv.reader(line for line in out.splitlines() if '"' in line))
     row = dict(zip(rows[0], rows[-1]))
     return Load(
@@ -55,24 +80,89 @@ def load(port, operation, pipeline, requests):
     )
 
 
-def fill(port):
-    """Give every key its value, so that GET has something to fetch."""
-    value = "x" * VALUE_BYTES
-    text = "".join(
-        f"*3\r\n$3\r\nSET\r\n$16\r\nkey:{i:012d}\r\n${VALUE_BYTES}\r\n{value}\r\n"
-        for i in range(KEYS)
+def _parse_progress(out):
+    """redis-benchmark's threads look only every 250 ms whether they are done:
+    the rate it sums up is too low by that wait. The last line of progress
+    before the end is not."""
+    progress = re.findall(r"rps=[\d.]+ \(overall: ([\d.]+)\)", out)
+    if len(progress) < 2:  # the first comes before anything has happened
+        raise RuntimeError("done within 250 ms: take a larger --scale")
+    names, values = re.search(
+        r"latency summary \(msec\):\s*\n(.*)\n(.*)", out
+    ).groups()
+    latency = dict(zip(names.split(), values.split()))
+    return Load(
+        float(progress[-1]), float(latency["p50"]), float(latency["p99"])
     )
-    text += f"*3\r\n$3\r\nSET\r\n${len(BIG_KEY)}\r\n{BIG_KEY}\r\n"
-    text += f"${BIG_BYTES}\r\n{'b' * BIG_BYTES}\r\n"
-    expected = (KEYS + 1) * len("+OK\r\n")
-    with socket.create_connection(("127.0.0.1", port)) as s:
+
+
+def run(command):
+    ran = subprocess.run(
+        command, capture_output=True, text=True, timeout=600, check=True
+    )
+    # It ends at an error, but of a cluster it bears some.
+    error = re.search("Error from server.*", ran.stdout + ran.stderr)
+    if error:
+        raise RuntimeError(f"redis-benchmark: {error.group()}")
+    return ran.stdout
+
+
+def load(port, operation, pipeline, requests, client=PLAIN):
+    out = run(load_command(port, operation, pipeline, requests, client))
+    result = _parse_csv(out) if client == PLAIN else _parse_progress(out)
+    if client == CLUSTER and operation == "MGET":
+        result.rps /= MGET_KEYS
+    return result
+
+
+def key_name(number):
+    return f"key:{number:012d}"
+
+
+def slot_of(key):
+    """The slot of a key without a tag."""
+    return binascii.crc_hqx(key.encode(), 0) % 16384
+
+
+def _bulks(*words):
+    text = f"*{len(words)}\r\n"
+    return text + "".join(f"${len(w)}\r\n{w}\r\n" for w in words)
+
+
+def ask(port, text, length):
+    """Send it, and wait for so many bytes of answer."""
+    with socket.create_connection(("127.0.0.1", port), 20) as s:
         s.sendall(text.encode())
-        got = 0
-        while got < expected:
+        got = bytearray()
+        while len(got) < length:
             data = s.recv(65536)
             if not data:
-                raise RuntimeError("the server closed while it was filled")
-            got += len(data)
+                raise RuntimeError(f"closed after {bytes(got[:200])}")
+            got += data
+            if got.startswith(b"-"):
+                raise RuntimeError(bytes(got).decode().splitlines()[0])
+        return bytes(got)
+
+
+def fill(port, slots=range(16384)):
+    """Give every key of these slots its value, so that GET has something to
+    fetch."""
+    value = "x" * VALUE_BYTES
+    wanted = [(key_name(number), value) for number in range(KEYS)]
+    wanted.append((BIG_KEY, "b" * BIG_BYTES))
+    wanted = [(key, value) for key, value in wanted if slot_of(key) in slots]
+    text = "".join(_bulks("SET", key, value) for key, value in wanted)
+    ask(port, text, len(wanted) * len("+OK\r\n"))
+
+
+def check_mget(port):
+    """Raises when a hundred keys are not all answered."""
+    keys = [key_name(n) for n in range(0, KEYS, KEYS // MGET_KEYS)]
+    value = f"${VALUE_BYTES}\r\n{'x' * VALUE_BYTES}\r\n"
+    expected = f"*{len(keys)}\r\n{value * len(keys)}".encode()
+    got = ask(port, _bulks("MGET", *keys), len(expected))
+    if got != expected:
+        raise RuntimeError(f"wrong answer to MGET: {got[:200]}")
 
 
 def profile(target, folder, operation, pipeline, requests):

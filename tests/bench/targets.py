@@ -55,7 +55,7 @@ redis:
   distribution: modula
   backlog: 4096
   servers:
-    - 127.0.0.1:{redis_port}:1
+{servers}
 """
 
 
@@ -150,14 +150,28 @@ class Target:
         )
 
 
-def start_redis(folder):
+def start_redis(folder, options=()):
     port = free_port()
     command = [
         "redis-server", "--port", str(port), "--bind", "127.0.0.1",
         "--dir", folder, "--save", "", "--appendonly", "no",
-        "--maxclients", "19000", "--tcp-backlog", "4096",
+        "--maxclients", "19000", "--tcp-backlog", "4096", *options,
     ]  # fmt: skip
-    return Process(command, port, folder, "redis-server")
+    return Process(command, port, folder, f"redis-server-{port}")
+
+
+class Servers:
+    """Several that are measured as one."""
+
+    def __init__(self, processes):
+        self.processes = processes
+        self.port = processes[0].port
+
+    def ports(self):
+        return [process.port for process in self.processes]
+
+    def cpu_ns(self):
+        return sum(process.cpu_ns() for process in self.processes)
 
 
 def _write(folder, name, text):
@@ -200,9 +214,11 @@ def _nginx(program, redis_port):
     return Target("nginx", _first_line([program, "-v"]), command)
 
 
-def _nutcracker(program, redis_port):
+def twemproxy(program, redis_ports):
+    servers = "\n".join(f"    - 127.0.0.1:{port}:1" for port in redis_ports)
+
     def command(port, folder):
-        text = NUTCRACKER.format(port=port, redis_port=redis_port)
+        text = NUTCRACKER.format(port=port, servers=servers)
         path = _write(folder, f"nutcracker-{port}.yml", text)
         stats = ["-s", str(free_port()), "-a", "127.0.0.1", "-i", "3600000"]
         return [program, "-c", path, *stats]
@@ -210,26 +226,29 @@ def _nutcracker(program, redis_port):
     return Target("twemproxy", _first_line([program, "-V"]), command)
 
 
+def _nutcracker(program, redis_port):
+    return twemproxy(program, [redis_port])
+
+
+def redial(build, url, name="redial"):
+    program = os.path.join(build, "redial")
+
+    def command(port, folder):
+        return [program, "--listen", f"127.0.0.1:{port}", url]
+
+    return Target(name, _first_line([program, "--version"]), command)
+
+
 def proxies(build, redis_port, note):
     """Every proxy this machine has, the relay first."""
     relay = os.path.join(build, "tests/bench/relay")
-    redial = os.path.join(build, "redial")
     found = [
         Target(
             "relay",
             "tests/bench/relay.c",
             lambda port, folder: [relay, str(port), str(redis_port)],
         ),
-        Target(
-            "redial",
-            _first_line([redial, "--version"]),
-            lambda port, folder: [
-                redial,
-                "--listen",
-                f"127.0.0.1:{port}",
-                f"redis://127.0.0.1:{redis_port}",
-            ],
-        ),
+        redial(build, f"redis://127.0.0.1:{redis_port}"),
     ]
     others = {"nutcracker": _nutcracker, "haproxy": _haproxy, "nginx": _nginx}
     for name, make in others.items():
