@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <stdlib.h>
 
+#include "tests/sim/draft.h"
 #include "tests/sim/generate.h"
 #include "tests/sim/resp_model.h"
 #include "tests/sim/server.h"
@@ -137,6 +138,10 @@ static void answered(struct world *w, struct client *c, struct span reply)
     history_answered(w, request, reply, c->session);
     struct request_record *r = history_at(w->history, request);
     session_change(c, r);
+    if (w->cluster != NULL &&
+        (r->expect == EXPECT_SCAN || r->expect == EXPECT_ARRAY)) {
+        all_keys_answered(w, c, (enum expect)r->expect, reply);
+    }
     if (r->begins_block && r->answer != ANSWER_REPLY && r->block == c->block) {
         c->block = 0; /* no transaction: it sends no more of it */
     }

@@ -34,10 +34,14 @@ struct client {
     struct ledger future;  /* as its sent requests say, if all succeed */
     uint32_t epoch[CLIENT_KEYS];
     uint32_t uses[CLIENT_KEYS];
-    uint32_t block;       /* the open transaction, or 0 */
-    uint32_t block_first; /* its first request */
-    uint32_t block_left;  /* commands until EXEC */
-    uint64_t served_us;   /* when its server last served it */
+    uint32_t block;            /* the open transaction, or 0 */
+    uint32_t block_first;      /* its first request */
+    uint32_t block_left;       /* commands until EXEC */
+    uint64_t served_us;        /* when its server last served it */
+    bool scanning, scan_waits; /* a walk with SCAN; a reply is under way */
+    uint32_t scan_seen;
+    uint64_t scan_upheavals;
+    char scan_cursor[24];
     bool slow, never_reads, quitting, gone;
     bool engine_closed; /* the engine ended the connection */
     bool reading;       /* a slow read is under way */

@@ -5,31 +5,27 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "tests/sim/draft.h"
 #include "tests/sim/resp_model.h"
 #include "tests/sim/server.h"
 
 enum {
-    WORDS_MAX = 8,
     KEY_USES_MAX = 12,  /* then the client takes a new key */
     TAG_BASE = 1000000, /* numbers that are tags begin here */
     VALUE_MAX = 60,
     BIG_VALUE_MAX = 90000,
-    SHARED_KEYS = 4,
     BLPOP_DEADLINE_MIN_US = 10000000,
-    SHARED_KEY = 1 << 30,
 };
 
-/* A request being made. */
-struct draft {
-    struct bytes word[WORDS_MAX];
-    size_t n;
-    struct request_record record;
-};
-
-static void add(struct draft *d, const char *text)
+void draft_word(struct draft *d, const char *text)
 {
     assert(d->n < WORDS_MAX);
     bytes_add_text(&d->word[d->n++], text);
+}
+
+static void add(struct draft *d, const char *text)
+{
+    draft_word(d, text);
 }
 
 /* A command's name; its case tells equal requests apart. */
@@ -58,7 +54,7 @@ static uint64_t tag(const struct client *c)
     return c->id * 1000000 + TAG_BASE + c->made;
 }
 
-static void add_value(struct world *w, struct draft *d, const struct client *c)
+void draft_value(struct world *w, struct draft *d, const struct client *c)
 {
     char text[64];
     uint64_t size = w->settings.big_values && chance(w, 1, 40)
@@ -74,30 +70,57 @@ static void add_value(struct world *w, struct draft *d, const struct client *c)
     }
 }
 
-/* A key that exists only to make a request unlike any other. */
-static void add_tag_key(struct draft *d, const struct client *c)
+/* A key that exists only to make a request unlike any other; in a cluster it
+ * lies beside the key before it. */
+static void add_tag_key(const struct world *w,
+                        struct draft *d,
+                        const struct client *c)
 {
     char text[48];
     snprintf(text, sizeof text, "t%" PRIu64 ".%" PRIu32, c->id, c->made);
-    add(d, text);
+    if (w->cluster == NULL || d->n < 2) {
+        add(d, text);
+        return;
+    }
+    struct span key = bytes_span(&d->word[d->n - 1]);
+    bool braced = key.len > 0 && key.data[0] == '{';
+    add(d, braced ? "" : "{");
+    struct bytes *word = &d->word[d->n - 1];
+    bytes_add(word, key.data, key.len);
+    bytes_add_text(word, braced ? "" : "}");
+    bytes_add_text(word, text);
 }
 
-static void add_key(struct draft *d,
+uint32_t draft_key_name(const struct world *w,
+                        const struct client *c,
+                        unsigned slot,
+                        bool shared,
+                        char *text,
+                        size_t size)
+{
+    if (w->cluster != NULL && c->block != 0) {
+        snprintf(text, size, "{b%" PRIu64 ".%" PRIu32 "}%u", c->id, c->block,
+                 slot);
+        return BLOCK_KEY + c->block * CLIENT_KEYS + slot;
+    }
+    if (shared) {
+        snprintf(text, size, "s%u", slot);
+        return SHARED_KEY + slot;
+    }
+    snprintf(text, size, "p%" PRIu64 ".%u.%" PRIu32, c->id, slot,
+             c->epoch[slot]);
+    return 1 + slot + CLIENT_KEYS * c->epoch[slot];
+}
+
+static void add_key(const struct world *w,
+                    struct draft *d,
                     struct client *c,
                     unsigned slot,
                     bool shared)
 {
     char text[64];
-    uint32_t name;
-    if (shared) {
-        snprintf(text, sizeof text, "s%u", slot);
-        name = SHARED_KEY + slot;
-        d->record.private_keys = false;
-    } else {
-        snprintf(text, sizeof text, "p%" PRIu64 ".%u.%" PRIu32, c->id, slot,
-                 c->epoch[slot]);
-        name = 1 + slot + CLIENT_KEYS * c->epoch[slot];
-    }
+    uint32_t name = draft_key_name(w, c, slot, shared, text, sizeof text);
+    d->record.private_keys = d->record.private_keys && !shared;
     add(d, text);
     unsigned i = d->record.keys[0] == NO_KEY ? 0 : 1;
     d->record.keys[i] = name;
@@ -124,6 +147,10 @@ static void draft_string(struct world *w,
 {
     /* what has no tag of its own comes last and is for private keys */
     uint64_t kind = pick(w, 0, shared ? 9 : 13);
+    if (w->cluster != NULL && (kind == 6 || kind == 8 || kind == 9)) {
+        draft_many(w, c, d, slot, shared);
+        return;
+    }
     switch (kind) {
     case 0:
         add(d, "SET");
@@ -182,30 +209,30 @@ static void draft_string(struct world *w,
         is(d, CLASS_R, false);
         break;
     }
-    add_key(d, c, slot, shared);
+    add_key(w, d, c, slot, shared);
     switch (kind) {
     case 0:
     case 3:
     case 4:
-    case 10: add_value(w, d, c); break;
+    case 10: draft_value(w, d, c); break;
     case 1:
-        add_value(w, d, c);
+        draft_value(w, d, c);
         add(d, "PX");
         add(d, "99999999");
         break;
     case 2:
         add(d, "99999");
-        add_value(w, d, c);
+        draft_value(w, d, c);
         break;
     case 5:
-        add_value(w, d, c);
+        draft_value(w, d, c);
         add(d, chance(w, 1, 2) ? "NX" : "GET");
         break;
     case 6:
-        add_value(w, d, c);
+        draft_value(w, d, c);
         if (!shared) {
-            add_key(d, c, (slot + 1) % 3, false);
-            add_value(w, d, c);
+            add_key(w, d, c, (slot + 1) % 3, false);
+            draft_value(w, d, c);
         }
         break;
     case 7:
@@ -213,7 +240,7 @@ static void draft_string(struct world *w,
         add_number(d, tag(c));
         break;
     case 8:
-    case 9: add_tag_key(d, c); break;
+    case 9: add_tag_key(w, d, c); break;
     case 11: add_number(d, tag(c)); break;
     default: break;
     }
@@ -230,18 +257,18 @@ static void draft_counter(struct world *w,
     case 1:
         add(d, "INCRBY");
         is(d, CLASS_N, true);
-        add_key(d, c, slot, shared);
+        add_key(w, d, c, slot, shared);
         add_number(d, tag(c));
         break;
     case 2:
         add_name(d, "INCR", pick(w, 0, 15));
         is(d, CLASS_N, true);
-        add_key(d, c, slot, false);
+        add_key(w, d, c, slot, false);
         break;
     default:
         add_name(d, "GET", pick(w, 0, 7));
         is(d, CLASS_R, false);
-        add_key(d, c, slot, false);
+        add_key(w, d, c, slot, false);
         break;
     }
 }
@@ -262,15 +289,15 @@ static void draft_list(struct world *w,
     case 0:
         add(d, "RPUSH");
         is(d, CLASS_N, true);
-        add_key(d, c, slot, shared);
-        add_value(w, d, c);
+        add_key(w, d, c, slot, shared);
+        draft_value(w, d, c);
         break;
     case 1:
         add(d, shared ? "EXISTS" : "LRANGE");
         is(d, CLASS_R, false);
-        add_key(d, c, slot, shared);
+        add_key(w, d, c, slot, shared);
         if (shared) {
-            add_tag_key(d, c);
+            add_tag_key(w, d, c);
         } else {
             add(d, "0");
             add_number(d, tag(c));
@@ -279,20 +306,20 @@ static void draft_list(struct world *w,
     case 2:
         add(d, "LTRIM");
         is(d, CLASS_I, true);
-        add_key(d, c, slot, false);
+        add_key(w, d, c, slot, false);
         add(d, "0");
         add_number(d, tag(c));
         break;
     case 3:
         add_name(d, "LLEN", pick(w, 0, 15));
         is(d, CLASS_R, false);
-        add_key(d, c, slot, false);
+        add_key(w, d, c, slot, false);
         break;
     default:
         add(d, "BLPOP");
         is(d, CLASS_BN, true);
-        add_key(d, c, slot, false);
-        add_tag_key(d, c);
+        add_key(w, d, c, slot, false);
+        add_tag_key(w, d, c);
         add_number(d, pick(w, 1, 2));
         break;
     }
@@ -314,7 +341,7 @@ static void draft_data(struct world *w, struct client *c, struct draft *d)
         add(d, chance(w, 3, 4) ? "ECHO" : "NOSUCH");
         bool echo = d->word[0].data[0] == 'E';
         is(d, echo ? CLASS_R : CLASS_U, !echo);
-        add_tag_key(d, c);
+        add_tag_key(w, d, c);
         return;
     }
     switch (kind_of(slot)) {
@@ -408,9 +435,9 @@ static void draft_session(struct world *w, struct client *c, struct draft *d)
 
 static void draft_multi(struct world *w, struct client *c, struct draft *d)
 {
-    if (chance(w, 1, 4)) {
+    if (w->cluster == NULL && chance(w, 1, 4)) {
         add(d, "WATCH");
-        add_key(d, c, 0, false);
+        add_key(w, d, c, 0, false);
         d->record.class = CLASS_X;
         d->record.expect = EXPECT_OK;
         return;
@@ -528,6 +555,7 @@ static bool commit(struct world *w, struct client *c, struct draft *d)
         c->out.size = before;
         return false;
     }
+    parts_add(w, d, request);
     c->sent_bytes = d->record.end;
     c->made++;
     c->waiting[(c->first + c->n_waiting) % CLIENT_WINDOW] = request;
@@ -542,6 +570,8 @@ static void draft_one(struct world *w, struct client *c, struct draft *d)
     *d = (struct draft){ 0 };
     if (c->block != 0) {
         draft_in_block(w, c, d);
+    } else if (s->scans && chance(w, 1, 20)) {
+        draft_all_keys(w, c, d);
     } else if (s->transactions && chance(w, 1, 25)) {
         draft_multi(w, c, d);
     } else if (s->sessions && chance(w, 1, 15)) {

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "tests/sim/client.h"
+#include "tests/sim/cluster_model.h"
 
 enum {
     KEY_MAPS = 1 << 14
@@ -254,18 +255,76 @@ static void check_late(struct world *w, const struct request_record *r)
     }
 }
 
+/* The request of a client that a part belongs to, or itself. */
+static struct request_record *whole_of(struct world *w,
+                                       struct request_record *r)
+{
+    return r->whole == 0 ? r : history_at(w->history, r->whole - 1);
+}
+
+void history_lose(struct world *w, uint32_t request)
+{
+    if (request == NO_REQUEST) {
+        return;
+    }
+    struct request_record *r = history_at(w->history, request);
+    world_note(w, "lost", NULL, request, (struct span){ 0 });
+    r->lost_runs++;
+    for (unsigned i = 0; i < KEYS_PER_REQUEST; i++) {
+        if (r->keys[i] != NO_KEY) {
+            key_find(w->history, r->client, r->keys[i])->disturbed = true;
+        }
+    }
+}
+
+/* A replica answers nothing that its client could see to be older than what it
+ * wrote: reads go to the primary while a write to their key is unanswered. */
+static void check_replica(struct world *w, struct request_record *r)
+{
+    r->at_replica++;
+    const struct client *c = client_find(w, r->client);
+    if (r->writes) {
+        world_violate(w, "I1: a write ran at a replica");
+    }
+    for (uint32_t i = 0; c != NULL && i < c->n_waiting; i++) {
+        uint32_t other = c->waiting[(c->first + i) % CLIENT_WINDOW];
+        const struct request_record *o = history_at(w->history, other);
+        if (o->index >= r->index) {
+            break;
+        }
+        for (unsigned k = 0; o->writes && k < KEYS_PER_REQUEST; k++) {
+            for (unsigned j = 0; j < KEYS_PER_REQUEST; j++) {
+                if (r->keys[j] != NO_KEY && r->keys[j] == o->keys[k]) {
+                    world_violate(w,
+                                  "I5: request %" PRIu32 " of client %" PRIu64
+                                  " was read from a replica although an "
+                                  "earlier write is unanswered",
+                                  r->index, r->client);
+                }
+            }
+        }
+    }
+}
+
 void history_executed(struct world *w,
                       uint32_t request,
-                      struct ledger ledger,
+                      const struct session *c,
                       struct span reply)
 {
     struct request_record *r = history_at(w->history, request);
+    struct ledger ledger = c->ledger;
     uint64_t hash = hash_bytes(0, reply.data, reply.len);
+    bool doomed = w->cluster != NULL && node_is_doomed(node_of(c));
 
     world_note(w, "executed", NULL, request, reply);
     history_served(w, r->client);
-    check_late(w, r);
-    if (!r->arrived && r->answer != ANSWER_LOST) {
+    if (!doomed) {
+        check_late(w, r);
+    }
+    if (w->cluster != NULL && node_of(c)->replica) {
+        check_replica(w, r);
+    }
+    if (!whole_of(w, r)->arrived && r->answer != ANSWER_LOST) {
         world_violate(w, "I4: a request ran before it had arrived");
     }
     if (r->executions > 0 && r->writes && !may_repeat(w, r->class)) {
@@ -280,14 +339,17 @@ void history_executed(struct world *w,
         world_violate(w,
                       "I8: two copies of a request ran in different sessions");
     }
-    check_order(w, r);
+    if (!doomed) {
+        check_order(w, r);
+    }
     if (r->executions > 0) {
         w->history->replays++;
     }
-    if (r->executions < HASHES_KEPT) {
-        r->hashes[r->executions] = hash;
-    } else {
-        r->hashes[HASHES_KEPT - 1] = hash;
+    uint32_t place =
+        r->executions < HASHES_KEPT ? r->executions : HASHES_KEPT - 1;
+    r->hashes[place] = hash;
+    if (reply.len > 0 && reply.data[0] == ':') {
+        r->numbers[place] = strtoll((const char *)reply.data + 1, NULL, 10);
     }
     r->ledger = ledger;
     r->executions++;
@@ -308,18 +370,19 @@ void history_attempt(struct world *w, uint32_t request)
 {
     struct request_record *r = history_at(w->history, request);
     uint64_t deadline_us = w->upstream->deadline_us;
-    uint64_t turn_us = r->arrived_us;
+    uint64_t arrived_us = whole_of(w, r)->arrived_us;
+    uint64_t turn_us = arrived_us;
     const struct client *c = client_find(w, r->client);
     if (c != NULL && turn_us < c->served_us + 4 * w->settings.latency_us) {
         turn_us = c->served_us + 4 * w->settings.latency_us;
     }
-    bool known = c != NULL && r->arrived && !r->behind_others;
-    if (known && r->arrived_us < UINT64_MAX &&
-        w->now_us > turn_us + deadline_us) {
+    bool known =
+        c != NULL && whole_of(w, r)->arrived && !whole_of(w, r)->behind_others;
+    if (known && arrived_us < UINT64_MAX && w->now_us > turn_us + deadline_us) {
         world_violate(w,
                       "I10: request %" PRIu32 " of client %" PRIu64
                       " was sent %" PRIu64 "us after it arrived",
-                      r->index, r->client, w->now_us - r->arrived_us);
+                      r->index, r->client, w->now_us - arrived_us);
     }
     int64_t replays = (int64_t)r->sent_whole - (int64_t)r->refusals;
     if (w->upstream->retries >= 0 && replays > w->upstream->retries) {
@@ -346,7 +409,7 @@ static bool starts(struct span reply, const char *text)
     return reply.len >= n && memcmp(reply.data, text, n) == 0;
 }
 
-static bool is_own_reply(const struct request_record *r, uint64_t hash)
+bool history_has_reply(const struct request_record *r, uint64_t hash)
 {
     for (uint32_t i = 0; i < r->executions && i < HASHES_KEPT; i++) {
         if (r->hashes[i] == hash) {
@@ -359,7 +422,8 @@ static bool is_own_reply(const struct request_record *r, uint64_t hash)
 /* Whether every replay must answer what the first execution answered. */
 static bool is_replay_invisible(struct world *w, const struct request_record *r)
 {
-    if (!r->private_keys || w->upstream->replay > REPLAY_IDEMPOTENT) {
+    if (!r->private_keys || r->at_replica > 0 ||
+        w->upstream->replay > REPLAY_IDEMPOTENT) {
         return false;
     }
     for (unsigned i = 0; i < KEYS_PER_REQUEST; i++) {
@@ -378,7 +442,7 @@ static void answer_server(struct world *w,
 {
     uint64_t hash = hash_bytes(0, reply.data, reply.len);
 
-    if (!is_own_reply(r, hash)) {
+    if (!history_has_reply(r, hash)) {
         bool refusal = r->refusals > 0 && hash == r->refusal_hash;
         if (refusal && r->executions == 0) {
             r->answer = ANSWER_REFUSED;
@@ -433,6 +497,11 @@ static bool fits(enum expect expect, struct span reply)
     case EXPECT_BLOCK:
         return starts(reply, "*") || starts(reply, "_") ||
                starts(reply, "+OK\r\n");
+    case EXPECT_ARRAY:
+    case EXPECT_SCAN: return starts(reply, "*");
+    case EXPECT_VALUES:
+    case EXPECT_ALL_OK:
+    case EXPECT_COUNT: break;
     }
     return false;
 }
@@ -460,6 +529,63 @@ static void answer_error(struct world *w,
     }
 }
 
+void history_part_answered(struct world *w,
+                           uint32_t part,
+                           struct span reply,
+                           struct ledger session)
+{
+    struct request_record *r = history_at(w->history, part);
+    if (starts(reply, "-NOTAPPLIED") || starts(reply, "-UNKNOWNOUTCOME")) {
+        answer_error(w, r, reply);
+    } else {
+        answer_server(w, r, reply, session);
+    }
+}
+
+/* A later request on one of its keys has run already: it cannot be tried
+ * again (redis.md §4 rule 6). */
+static bool is_behind(struct world *w, const struct request_record *r)
+{
+    for (unsigned i = 0; i < KEYS_PER_REQUEST; i++) {
+        if (r->keys[i] == NO_KEY) {
+            continue;
+        }
+        const struct key_order *k = key_find(w->history, r->client, r->keys[i]);
+        if (k->last_write > r->index + 1 || k->last_read > r->index + 1) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Where the keys are is not the client's business. */
+static void check_redirect_shown(struct world *w,
+                                 const struct request_record *r,
+                                 struct span reply)
+{
+    static const char *const passing[] = { "-TRYAGAIN ", "-CLUSTERDOWN ",
+                                           "-MASTERDOWN ", "-CROSSSLOT " };
+    if (starts(reply, "-MOVED") || starts(reply, "-ASK ")) {
+        world_violate(w,
+                      "I3: client %" PRIu64 " was shown a redirect for "
+                      "request %" PRIu32,
+                      r->client, r->index);
+    }
+    bool late = r->arrived_us < UINT64_MAX &&
+                w->now_us + w->upstream->backoff_cap_us >=
+                    r->arrived_us + w->upstream->deadline_us;
+    bool may = late || w->draining || is_behind(w, r) || r->n_parts > 0 ||
+               !w->upstream->retry || r->block != 0;
+    for (size_t i = 0; i < sizeof passing / sizeof passing[0] && !may; i++) {
+        if (starts(reply, passing[i])) {
+            world_violate(w,
+                          "I3: client %" PRIu64 " was shown%s before the "
+                          "deadline of request %" PRIu32,
+                          r->client, passing[i], r->index);
+        }
+    }
+}
+
 void history_answered(struct world *w,
                       uint32_t request,
                       struct span reply,
@@ -472,7 +598,13 @@ void history_answered(struct world *w,
     if (!r->arrived && !refusal) { /* a large one may be refused early */
         world_violate(w, "I3: a reply came before its request had arrived");
     }
-    if (starts(reply, "-NOTAPPLIED") || starts(reply, "-UNKNOWNOUTCOME")) {
+    if (w->cluster != NULL) {
+        check_redirect_shown(w, r, reply);
+    }
+    if (r->n_parts > 0) {
+        split_answered(w, request, reply, session);
+    } else if (starts(reply, "-NOTAPPLIED") ||
+               starts(reply, "-UNKNOWNOUTCOME")) {
         answer_error(w, r, reply);
     } else if (r->tracked && r->expect == EXPECT_SERVER) {
         answer_server(w, r, reply, session);
@@ -490,8 +622,11 @@ void history_answered(struct world *w,
 
 void history_lost(struct world *w, uint32_t request)
 {
-    (void)w;
-    history_at(w->history, request)->answer = ANSWER_LOST;
+    struct request_record *r = history_at(w->history, request);
+    r->answer = ANSWER_LOST;
+    for (uint32_t i = 1; i <= r->n_parts; i++) {
+        history_at(w->history, request + i)->answer = ANSWER_LOST;
+    }
 }
 
 void history_block(struct world *w,
@@ -550,9 +685,18 @@ void history_end(struct world *w)
 void history_sum(struct world *w, struct run_result *o)
 {
     struct history *h = w->history;
-    o->requests = h->n;
+    o->requests = 0;
     o->replays = h->replays;
+    o->cluster = w->cluster != NULL;
+    o->counts = w->counts;
     for (size_t i = 0; i < h->n; i++) {
+        const struct request_record *r = &h->records[i];
+        o->counts.lost += r->answer == ANSWER_REPLY && r->writes &&
+                          r->executions > 0 && r->lost_runs >= r->executions;
+        if (r->whole > 0) {
+            continue;
+        }
+        o->requests++;
         switch ((enum answer)h->records[i].answer) {
         case ANSWER_NONE: break;
         case ANSWER_REPLY:

@@ -7,7 +7,9 @@
 #include "tests/sim/world.h"
 
 enum {
-    KEYS_PER_REQUEST = 2,
+    KEYS_PER_REQUEST = 6,
+    PARTS_MAX = 4,
+    SPLIT_KEYS_MAX = 12,
     NO_KEY = 0,
     HASHES_KEPT = 4
 };
@@ -22,6 +24,12 @@ enum expect {
     EXPECT_HELLO, /* a map or an array */
     EXPECT_INTEGER,
     EXPECT_BLOCK, /* of EXEC, DISCARD: an array, null, +OK or an error */
+    EXPECT_ARRAY, /* of KEYS */
+    EXPECT_SCAN,
+    /* merged from the replies to its parts */
+    EXPECT_VALUES, /* MGET */
+    EXPECT_ALL_OK, /* MSET */
+    EXPECT_COUNT,  /* DEL, UNLINK, EXISTS, TOUCH */
 };
 
 enum sets {
@@ -80,6 +88,15 @@ struct request_record {
     struct ledger ledger; /* of its executions */
     uint8_t sets;         /* what of next it changes: set of enum sets */
     struct ledger next;
+    /* Of a cluster. A request over several slots is never executed itself; its
+     * parts, one for each slot, are, and stand right behind it. */
+    uint32_t whole;               /* of a part: 1 + the request it belongs to */
+    uint8_t n_parts;              /* of the request */
+    uint8_t n_split;              /* its keys */
+    uint8_t part[SPLIT_KEYS_MAX]; /* for each key, the part it is in */
+    int64_t numbers[HASHES_KEPT]; /* of a part: replies that are numbers */
+    uint32_t lost_runs;           /* executions a failover lost */
+    uint32_t at_replica;          /* executions there */
 };
 
 struct history;
@@ -100,8 +117,10 @@ uint32_t history_find(const struct history *h, struct span words);
 /* The server executed it, and what it answered. */
 void history_executed(struct world *w,
                       uint32_t request,
-                      struct ledger ledger,
+                      const struct session *c,
                       struct span reply);
+/* What it did is lost: a failover took place. */
+void history_lose(struct world *w, uint32_t request);
 /* The server has answered that client, whatever it was. */
 void history_served(struct world *w, uint64_t client);
 /* The server answered that it did not. */
@@ -124,5 +143,18 @@ void history_block(struct world *w,
 /* At the end of a run. */
 void history_end(struct world *w);
 void history_sum(struct world *w, struct run_result *o);
+
+/* history_split.c: requests that were split over slots. */
+void split_answered(struct world *w,
+                    uint32_t request,
+                    struct span reply,
+                    struct ledger session);
+
+/* For those. */
+void history_part_answered(struct world *w,
+                           uint32_t part,
+                           struct span reply,
+                           struct ledger session);
+bool history_has_reply(const struct request_record *r, uint64_t hash);
 
 #endif

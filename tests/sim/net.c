@@ -256,24 +256,31 @@ static void on_close(struct world *w, struct link *l)
     }
 }
 
-static void on_connect(struct world *w, conn_id id)
+static void on_connect(struct world *w,
+                       conn_id id,
+                       const struct address *address)
 {
     struct link *l = link_of(w, id);
     if (l == NULL || !l->engine_open) {
         l = link_new(w, id, true);
     }
-    world_note(w, "connect", l, 0, (struct span){ 0 });
+    l->server = world_server(w, address);
+    world_note(w, "connect", l, address->port, span_of(address->host));
     if (strikes(w, FAULT_SYN_LOST)) {
         return; /* never answered; net_heal() knows it as not connected */
     }
-    bool refused = !server_up(w->server) || strikes(w, FAULT_REFUSE);
+    bool refused =
+        l->server == NULL || !server_up(l->server) || strikes(w, FAULT_REFUSE);
     world_wake(w, latency(w), WAKE_CONNECT, l, refused ? 1 + IO_REFUSED : 0);
 }
 
-static void on_resolve(struct world *w, conn_id id)
+static void on_resolve(struct world *w,
+                       conn_id id,
+                       const struct address *address)
 {
     struct link *l = link_new(w, id, true);
-    world_note(w, "resolve", l, 0, (struct span){ 0 });
+    l->server = world_server(w, address);
+    world_note(w, "resolve", l, address->port, span_of(address->host));
     world_wake(w, latency(w) * 3, WAKE_RESOLVE, l,
                strikes(w, FAULT_DNS) ? 1 + IO_NO_NAME : 0);
 }
@@ -282,11 +289,11 @@ void net_action(struct world *w, struct action *action)
 {
     struct link *l;
     if (action->type == ACTION_CONNECT) {
-        on_connect(w, action->conn);
+        on_connect(w, action->conn, action->address);
         return;
     }
     if (action->type == ACTION_RESOLVE) {
-        on_resolve(w, action->conn);
+        on_resolve(w, action->conn, action->address);
         return;
     }
     l = link_of(w, action->conn);
@@ -357,7 +364,7 @@ static void connected(struct world *w, struct link *l, int error)
     if (!l->engine_open || l->connected) {
         return;
     }
-    if (error == 0 && !server_up(w->server)) {
+    if (error == 0 && (l->server == NULL || !server_up(l->server))) {
         error = 1 + IO_REFUSED;
     }
     world_note(w, "connected", l, (uint64_t)error, (struct span){ 0 });
@@ -367,7 +374,7 @@ static void connected(struct world *w, struct link *l, int error)
         l->connected = true;
         l->peer_open = true;
         draw_cuts(w, l);
-        server_accept(w, l);
+        server_accept(w, l->server, l);
     }
     world_step(w, (struct event){
                       .type = EVENT_CONNECTED, .conn = l->id, .error = error });
@@ -375,9 +382,14 @@ static void connected(struct world *w, struct link *l, int error)
 
 static void resolved(struct world *w, struct link *l, int error)
 {
-    struct address address = { .port = 6379, .host = "10.0.0.1" };
+    struct address address;
     if (!l->engine_open) {
         return;
+    }
+    if (l->server == NULL) {
+        error = 1 + IO_NO_NAME;
+    } else {
+        world_address(w, l->server, &address);
     }
     world_note(w, "resolved", l, (uint64_t)error, (struct span){ 0 });
     struct event event = { .type = EVENT_RESOLVED,
@@ -408,10 +420,10 @@ static size_t arriving(struct world *w, struct link *l, struct pipe *p)
     return n;
 }
 
-static bool peer_full(const struct world *w, const struct link *l)
+static bool peer_full(const struct link *l)
 {
     if (l->upstream) {
-        return server_stopped(w->server) && l->session != NULL &&
+        return server_stopped(l->server) && l->session != NULL &&
                l->session->in.size > UNREAD_MAX;
     }
     return l->client != NULL && l->client->unread.size > UNREAD_MAX;
@@ -420,7 +432,7 @@ static bool peer_full(const struct world *w, const struct link *l)
 static void arrive_out(struct world *w, struct link *l)
 {
     struct pipe *p = &l->out;
-    if (peer_full(w, l)) {
+    if (peer_full(l)) {
         p->scheduled = false; /* link_pump() goes on when it reads again */
         return;
     }

@@ -4,33 +4,44 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
-#include "tests/sim/server_data.h"
+#include "tests/sim/cluster_model.h"
 
 const char *const server_users[SERVER_USERS] = { "default", "alice", "bob" };
 const char *const server_passwords[SERVER_USERS] = { "d0", "a1", "b2" };
 
 /* --- sessions ---------------------------------------------------------- */
 
-struct server *server_new(struct world *w)
+void server_init(struct server *s, struct world *w)
 {
-    struct server *s = must_alloc(sizeof *s);
     s->up = true;
     s->next_id = 3;
     s->data = data_new();
     s->password = w->settings.password;
+}
+
+struct server *server_new(struct world *w)
+{
+    struct server *s = must_alloc(sizeof *s);
+    server_init(s, w);
     return s;
 }
 
-void server_free(struct server *s)
+void server_fini(struct server *s)
 {
     while (s->sessions != NULL) {
         struct session *c = s->sessions;
         s->sessions = c->next;
         bytes_fini(&c->in);
         bytes_fini(&c->queued);
+        bytes_fini(&c->blocked_words);
         free(c);
     }
     data_free(s->data);
+}
+
+void server_free(struct server *s)
+{
+    server_fini(s);
     free(s);
 }
 
@@ -44,12 +55,13 @@ bool server_stopped(const struct server *s)
     return s->stopped;
 }
 
-void server_accept(struct world *w, struct link *l)
+void server_accept(struct world *w, struct server *s, struct link *l)
 {
-    struct server *s = w->server;
+    (void)w;
     struct session *c = must_alloc(sizeof *c);
     *c = (struct session){
         .next = s->sessions,
+        .server = s,
         .link = l,
         .id = s->next_id++,
         .authenticated = !s->password,
@@ -67,7 +79,7 @@ static void session_end(struct world *w, struct session *c, bool reset)
         return;
     }
     c->dead = true;
-    w->server->n_blocked -= c->blocked;
+    c->server->n_blocked -= c->blocked;
     c->blocked = false;
     bytes_clear(&c->in);
     struct link *l = c->link;
@@ -86,7 +98,7 @@ void server_hangup(struct world *w, struct link *l, bool reset)
     if (c == NULL) {
         return;
     }
-    if (reset || !w->server->stopped) {
+    if (reset || !c->server->stopped) {
         l->peer_open = false;
         session_end(w, c, reset);
     } else {
@@ -140,7 +152,8 @@ static void on_auth(struct session *c,
     }
 }
 
-static void on_hello(struct session *c,
+static void on_hello(struct world *w,
+                     struct session *c,
                      const struct model_command *m,
                      struct bytes *out)
 {
@@ -169,20 +182,31 @@ static void on_hello(struct session *c,
     }
     c->ledger.resp = (uint8_t)resp;
     model_map_add(out, (int)resp, 7);
-    bytes_add_text(
-        out,
-        "$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$6\r\n7.0.15\r\n");
+    bool cluster = w->cluster != NULL;
+    bool old = cluster && node_of(c)->old && node_of(c)->index % 2 == 0;
+    bytes_printf(out,
+                 "$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$6\r\n"
+                 "%s\r\n",
+                 old ? "6.2.14" : "7.0.15");
     bytes_printf(out, "$5\r\nproto\r\n:%d\r\n$2\r\nid\r\n:%" PRIu64 "\r\n",
                  (int)resp, c->id);
-    bytes_add_text(out, "$4\r\nmode\r\n$10\r\nstandalone\r\n$4\r\nrole\r\n$"
-                        "6\r\nmaster\r\n$7\r\nmodules\r\n*0\r\n");
+    bytes_printf(out, "$4\r\nmode\r\n%s\r\n$4\r\nrole\r\n%s\r\n",
+                 cluster ? "$7\r\ncluster" : "$10\r\nstandalone",
+                 cluster && node_of(c)->replica ? "$7\r\nreplica"
+                                                : "$6\r\nmaster");
+    bytes_add_text(out, "$7\r\nmodules\r\n*0\r\n");
 }
 
-static void on_select(struct session *c,
+static void on_select(struct world *w,
+                      struct session *c,
                       const struct model_command *m,
                       struct bytes *out)
 {
     int64_t db = model_arg_number(m, 1, -1);
+    if (w->cluster != NULL && db != 0) {
+        bytes_add_text(out, "-ERR SELECT is not allowed in cluster mode\r\n");
+        return;
+    }
     if (db < 0 || db >= SERVER_DBS) {
         bytes_add_text(out, "-ERR DB index is out of range\r\n");
         return;
@@ -196,14 +220,14 @@ static void on_client_kill(struct world *w,
                            const struct model_command *m,
                            struct bytes *out)
 {
-    if (w->server->deny_fence) {
+    if (c->server->deny_fence) {
         bytes_add_text(out, "-NOPERM this user has no permissions to run the "
                             "'client|kill' command\r\n");
         return;
     }
     int64_t id = model_arg_number(m, 3, -1);
     int killed = 0;
-    for (struct session *k = w->server->sessions; k != NULL; k = k->next) {
+    for (struct session *k = c->server->sessions; k != NULL; k = k->next) {
         if ((int64_t)k->id != id || k->dead) {
             continue;
         }
@@ -263,17 +287,34 @@ static bool watched_changed(const struct session *c)
     return false;
 }
 
-static void on_watch(struct world *w,
-                     struct session *c,
+static void on_watch(struct session *c,
                      const struct model_command *m,
                      struct bytes *out)
 {
     for (size_t i = 1; i < m->argc && c->n_watched < WATCHED_MAX; i++) {
-        struct value *v = data_at(w->server->data, c->ledger.db, m->arg[i]);
+        struct value *v = data_at(c->server->data, c->ledger.db, m->arg[i]);
         c->watched[c->n_watched] = v;
         c->watched_version[c->n_watched++] = data_version(v);
     }
     bytes_add_text(out, "+OK\r\n");
+}
+
+/* A command ran; of those clients sent, the history is kept. */
+static void executed(struct world *w,
+                     struct session *c,
+                     uint32_t request,
+                     struct span words,
+                     const struct bytes *reply)
+{
+    struct model_command m;
+    if (request == NO_REQUEST) {
+        return;
+    }
+    history_executed(w, request, c, bytes_span(reply));
+    if (w->cluster != NULL && model_command_read(words, &m) == MODEL_DONE &&
+        data_writes(&m)) {
+        cluster_wrote(w, c, request, words);
+    }
 }
 
 static void exec_queued(struct world *w, struct session *c, struct bytes *out)
@@ -294,10 +335,8 @@ static void exec_queued(struct world *w, struct session *c, struct bytes *out)
         }
         rest.len = m.size;
         uint32_t request = history_find(w->history, rest);
-        data_command(w, c, &m, &reply);
-        if (request != NO_REQUEST) {
-            history_executed(w, request, c->ledger, bytes_span(&reply));
-        }
+        data_command(c->server->data, c->ledger, &m, &reply);
+        executed(w, c, request, rest, &reply);
         bytes_add(out, bytes_front(&reply), reply.size);
         bytes_fini(&reply);
         at += m.size;
@@ -309,7 +348,7 @@ static void on_exec(struct world *w, struct session *c, struct bytes *out)
 {
     if (!c->in_multi) {
         bytes_add_text(out, "-ERR EXEC without MULTI\r\n");
-    } else if (c->multi_failed || w->server->readonly_until > w->now_us) {
+    } else if (c->multi_failed || c->server->readonly_until > w->now_us) {
         multi_end(c);
         bytes_add_text(
             out,
@@ -361,11 +400,11 @@ static bool connection(struct world *w,
     if (model_arg_is(m, 0, "AUTH")) {
         on_auth(c, m, out);
     } else if (model_arg_is(m, 0, "HELLO")) {
-        on_hello(c, m, out);
+        on_hello(w, c, m, out);
     } else if (!c->authenticated) {
         return false;
     } else if (model_arg_is(m, 0, "SELECT")) {
-        on_select(c, m, out);
+        on_select(w, c, m, out);
     } else if (model_arg_is(m, 0, "CLIENT")) {
         on_client(w, c, m, out);
     } else {
@@ -383,7 +422,10 @@ static bool refused(struct world *w,
         bytes_add_text(out, "-NOAUTH Authentication required.\r\n");
         return true;
     }
-    struct server *s = w->server;
+    struct server *s = c->server;
+    if (w->cluster != NULL && cluster_refuses(w, c, m, out)) {
+        return true;
+    }
     static const char *const always[] = { "ECHO",    "MULTI", "EXEC",
                                           "DISCARD", "WATCH", "UNWATCH" };
     for (size_t i = 0; i < sizeof always / sizeof always[0]; i++) {
@@ -408,23 +450,24 @@ static void data_or_block(struct world *w,
                           struct session *c,
                           const struct model_command *m,
                           uint32_t request,
+                          struct span raw,
                           struct bytes *out)
 {
     if (model_arg_is(m, 0, "BLPOP") && !c->in_multi &&
-        data_blpop_waits(w, c, m)) {
+        data_blpop_waits(c->server->data, c->ledger, m)) {
         int64_t seconds = model_arg_number(m, m->argc - 1, 1);
         c->blocked = true;
-        w->server->n_blocked++;
+        c->server->n_blocked++;
         c->blocked_request = request;
-        c->blocked_on = data_at(w->server->data, c->ledger.db, m->arg[1]);
+        bytes_clear(&c->blocked_words);
+        bytes_add(&c->blocked_words, raw.data, raw.len);
+        c->blocked_on = data_at(c->server->data, c->ledger.db, m->arg[1]);
         world_wake(w, (uint64_t)seconds * 1000000, WAKE_UNBLOCK, c,
                    ++c->blocked_turn);
         return;
     }
-    data_command(w, c, m, out);
-    if (request != NO_REQUEST) {
-        history_executed(w, request, c->ledger, bytes_span(out));
-    }
+    data_command(c->server->data, c->ledger, m, out);
+    executed(w, c, request, raw, out);
 }
 
 static bool known_stranger(const struct model_command *m)
@@ -456,6 +499,10 @@ static void command(struct world *w,
     if (connection(w, c, m, out)) {
         return;
     }
+    if (w->cluster != NULL && c->authenticated &&
+        cluster_command(w, c, m, out)) {
+        return;
+    }
     uint32_t request = history_find(w->history, raw);
     if (request == NO_REQUEST && c->authenticated && !known_stranger(m)) {
         world_violate(w, "I4: the server got a command nobody sent: %.*s",
@@ -464,6 +511,9 @@ static void command(struct world *w,
     }
     if (refused(w, c, m, out)) {
         c->multi_failed = c->in_multi;
+        if (model_arg_is(m, 0, "EXEC")) {
+            multi_end(c); /* redirected: the block is forgotten */
+        }
         if (request != NO_REQUEST) {
             history_refused(w, request, bytes_span(out));
         }
@@ -472,19 +522,17 @@ static void command(struct world *w,
     } else if (c->in_multi) {
         queue_command(c, raw, out);
     } else if (model_arg_is(m, 0, "WATCH")) {
-        on_watch(w, c, m, out);
+        on_watch(c, m, out);
     } else if (model_arg_is(m, 0, "PING")) {
         on_ping(m, out);
-        if (request != NO_REQUEST) {
-            history_executed(w, request, c->ledger, bytes_span(out));
-        }
+        executed(w, c, request, raw, out);
     } else if (model_arg_is(m, 0, "SUBSCRIBE")) {
         bytes_add_text(out, c->ledger.resp == 3 ? ">3\r\n" : "*3\r\n");
         bytes_add_text(out, "$9\r\nsubscribe\r\n");
         model_bulk_add(out, m->arg[1]);
         bytes_add_text(out, ":1\r\n");
     } else {
-        data_or_block(w, c, m, request, out);
+        data_or_block(w, c, m, request, raw, out);
     }
 }
 
@@ -492,21 +540,19 @@ static void command(struct world *w,
 static void unblock(struct world *w, struct session *c, struct bytes *reply)
 {
     c->blocked = false;
-    w->server->n_blocked--;
-    if (c->blocked_request != NO_REQUEST) {
-        history_executed(w, c->blocked_request, c->ledger, bytes_span(reply));
-    }
+    c->server->n_blocked--;
+    executed(w, c, c->blocked_request, bytes_span(&c->blocked_words), reply);
     send(w, c, reply);
     world_wake(w, 0, WAKE_UNBLOCK, c, 0); /* go on with what came behind */
 }
 
 /* A list has got something: serve who waits for it. */
-static void wake_blocked(struct world *w)
+static void wake_blocked(struct world *w, struct server *s)
 {
-    if (w->server->n_blocked == 0) {
+    if (s->n_blocked == 0) {
         return;
     }
-    for (struct session *c = w->server->sessions; c != NULL; c = c->next) {
+    for (struct session *c = s->sessions; c != NULL; c = c->next) {
         struct bytes reply = { 0 };
         if (c->blocked && data_pop(c->blocked_on, &reply)) {
             unblock(w, c, &reply);
@@ -528,7 +574,9 @@ static void serve(struct world *w, struct session *c)
         }
         struct bytes reply = { 0 };
         struct span raw = { .data = bytes_front(&c->in), .len = m.size };
+        bool asks = model_arg_is(&m, 0, "ASKING");
         command(w, c, &m, raw, &reply);
+        c->asking = asks; /* for one command */
         uint32_t request = history_find(w->history, raw);
         if (request != NO_REQUEST) {
             c->last_client = history_at(w->history, request)->client;
@@ -545,7 +593,30 @@ static void serve(struct world *w, struct session *c)
         if (c->close_after) {
             session_end(w, c, false);
         }
-        wake_blocked(w);
+        wake_blocked(w, c->server);
+    }
+}
+
+void server_force_unblock(struct world *w,
+                          struct server *s,
+                          int slot,
+                          const char *error)
+{
+    for (struct session *c = s->sessions; c != NULL; c = c->next) {
+        struct bytes reply = { 0 };
+        if (!c->blocked ||
+            (slot >= 0 && model_slot(data_key(c->blocked_on)) != slot)) {
+            continue;
+        }
+        bytes_add_text(&reply, error);
+        c->blocked = false;
+        s->n_blocked--;
+        if (c->blocked_request != NO_REQUEST) {
+            history_refused(w, c->blocked_request, bytes_span(&reply));
+        }
+        send(w, c, &reply);
+        bytes_fini(&reply);
+        world_wake(w, 0, WAKE_UNBLOCK, c, 0);
     }
 }
 
@@ -555,7 +626,7 @@ void server_unblock(struct world *w, struct session *c, uint64_t turn)
     if (c->dead) {
         return;
     }
-    if (w->server->stopped) {
+    if (c->server->stopped) {
         world_wake(w, 10000, WAKE_UNBLOCK, c, turn); /* it is asleep, too */
     } else if (turn == 0) {
         serve(w, c);
@@ -573,16 +644,15 @@ void server_receive(struct world *w, struct link *l, struct span bytes)
         return;
     }
     bytes_add(&c->in, bytes.data, bytes.len);
-    if (!w->server->stopped) {
+    if (!c->server->stopped) {
         serve(w, c);
     }
 }
 
 /* --- what happens to the server ---------------------------------------- */
 
-void server_kill(struct world *w, uint64_t down_us)
+void server_kill(struct world *w, struct server *s, uint64_t down_us)
 {
-    struct server *s = w->server;
     if (!s->up) {
         return;
     }
@@ -593,13 +663,15 @@ void server_kill(struct world *w, uint64_t down_us)
     for (struct session *c = s->sessions; c != NULL; c = c->next) {
         session_end(w, c, reset);
     }
-    world_wake(w, down_us, WAKE_RESTART, NULL, 0);
+    world_wake(w, down_us, WAKE_RESTART, s, 0);
+    if (w->cluster != NULL) {
+        cluster_killed(w, (struct node *)s);
+    }
 }
 
-void server_restart(struct world *w)
+void server_restart(struct world *w, struct server *s)
 {
-    struct server *s = w->server;
-    if (s->up) {
+    if (s->up || (w->cluster != NULL && ((struct node *)s)->left)) {
         return;
     }
     s->up = true;
@@ -610,18 +682,17 @@ void server_restart(struct world *w)
     }
 }
 
-void server_stop(struct world *w, uint64_t us)
+void server_stop(struct world *w, struct server *s, uint64_t us)
 {
-    if (w->server->up && !w->server->stopped) {
-        w->server->stopped = true;
-        world_wake(w, us, WAKE_CONTINUE, NULL, ++w->server->stops);
+    if (s->up && !s->stopped) {
+        s->stopped = true;
+        world_wake(w, us, WAKE_CONTINUE, s, ++s->stops);
     }
 }
 
 /* Continued after a stop: whose bytes are read first is anybody's guess. */
-void server_continue(struct world *w, uint64_t stop)
+void server_continue(struct world *w, struct server *s, uint64_t stop)
 {
-    struct server *s = w->server;
     if (!s->stopped || stop != s->stops) {
         return;
     }
@@ -651,38 +722,38 @@ void server_continue(struct world *w, uint64_t stop)
     }
 }
 
-void server_load(struct world *w, uint64_t us)
+void server_load(struct world *w, struct server *s, uint64_t us)
 {
-    w->server->loading_until = w->now_us + us;
+    s->loading_until = w->now_us + us;
 }
 
-void server_readonly(struct world *w, uint64_t us)
+void server_readonly(struct world *w, struct server *s, uint64_t us)
 {
-    w->server->readonly_until = w->now_us + us;
+    s->readonly_until = w->now_us + us;
 }
 
 /* Close one connection, as CLIENT KILL by somebody else does. */
-void server_kick(struct world *w)
+void server_kick(struct world *w, struct server *s)
 {
-    struct session *c = w->server->sessions;
+    struct session *c = s->sessions;
     uint64_t skip = pick(w, 0, 3);
     while (c != NULL && (c->dead || skip-- > 0)) {
         c = c->next;
     }
-    if (c != NULL && !w->server->stopped) {
+    if (c != NULL && !s->stopped) {
         session_end(w, c, chance(w, 1, 2));
     }
 }
 
-void server_deny_fence(struct world *w, bool deny)
+void server_deny_fence(struct server *s, bool deny)
 {
-    w->server->deny_fence = deny;
+    s->deny_fence = deny;
 }
 
-void server_heal(struct world *w)
+void server_heal(struct world *w, struct server *s)
 {
-    w->server->loading_until = 0;
-    w->server->readonly_until = 0;
-    server_restart(w);
-    server_continue(w, w->server->stops);
+    s->loading_until = 0;
+    s->readonly_until = 0;
+    server_restart(w, s);
+    server_continue(w, s, s->stops);
 }

@@ -20,7 +20,8 @@ extern const char *const server_passwords[SERVER_USERS];
 /* One connection as the server sees it. */
 struct session {
     struct session *next;
-    struct link *link; /* borrowed; NULL when the connection is gone */
+    struct server *server; /* borrowed */
+    struct link *link;     /* borrowed; NULL when the connection is gone */
     uint64_t id;
     bool dead;
     bool ended; /* the end of stream stands behind in */
@@ -38,33 +39,43 @@ struct session {
     uint64_t blocked_turn; /* which BLPOP the wake is for */
     uint32_t blocked_request;
     struct value *blocked_on;
-    uint64_t last_client; /* whose request it served last; 0: nobody's */
+    struct bytes blocked_words; /* the command it waits with */
+    bool readonly, asking;      /* of a cluster */
+    uint64_t last_client;       /* whose request it served last; 0: nobody's */
 };
 
 struct server;
 
 struct server *server_new(struct world *w);
+void server_init(struct server *s, struct world *w);
+void server_fini(struct server *s);
 void server_free(struct server *s);
 bool server_up(const struct server *s);
 bool server_stopped(const struct server *s);
 
-void server_accept(struct world *w, struct link *l);
+void server_accept(struct world *w, struct server *s, struct link *l);
 /* Bytes of a connection have arrived. */
 void server_receive(struct world *w, struct link *l, struct span bytes);
 /* The engine's end of stream has arrived behind its bytes, or a reset: then
  * what was not read yet is lost. */
 void server_hangup(struct world *w, struct link *l, bool reset);
 
-void server_kill(struct world *w, uint64_t down_us);
-void server_restart(struct world *w);
-void server_stop(struct world *w, uint64_t us);
+void server_kill(struct world *w, struct server *s, uint64_t down_us);
+void server_restart(struct world *w, struct server *s);
+void server_stop(struct world *w, struct server *s, uint64_t us);
 /* End that stop; an older one has ended before. */
-void server_continue(struct world *w, uint64_t stop);
-void server_load(struct world *w, uint64_t us);
-void server_readonly(struct world *w, uint64_t us);
-void server_kick(struct world *w);
+void server_continue(struct world *w, struct server *s, uint64_t stop);
+void server_load(struct world *w, struct server *s, uint64_t us);
+void server_readonly(struct world *w, struct server *s, uint64_t us);
+void server_kick(struct world *w, struct server *s);
 void server_unblock(struct world *w, struct session *c, uint64_t turn);
-void server_deny_fence(struct world *w, bool deny);
-void server_heal(struct world *w);
+/* Every command that waits there ends with that error; slot: of keys of that
+ * slot only, or -1. */
+void server_force_unblock(struct world *w,
+                          struct server *s,
+                          int slot,
+                          const char *error);
+void server_deny_fence(struct server *s, bool deny);
+void server_heal(struct world *w, struct server *s);
 
 #endif

@@ -45,6 +45,16 @@ static void value_clear(struct value *v)
     v->version++;
 }
 
+static void item_add(struct value *v, struct span text)
+{
+    if (v->n_items == v->items_cap) {
+        v->items_cap = v->items_cap * 2 + 8;
+        v->items = must_grow(v->items, v->items_cap * sizeof v->items[0]);
+    }
+    v->items[v->n_items] = (struct bytes){ 0 };
+    bytes_add(&v->items[v->n_items++], text.data, text.len);
+}
+
 void data_free(struct data *d)
 {
     for (size_t i = 0; i < BUCKETS; i++) {
@@ -80,6 +90,62 @@ struct value *data_at(struct data *d, uint8_t db, struct span key)
 uint64_t data_version(const struct value *v)
 {
     return v->version;
+}
+
+bool data_has(const struct value *v)
+{
+    return v->kind != KIND_NONE;
+}
+
+struct span data_key(const struct value *v)
+{
+    return bytes_span(&v->key);
+}
+
+struct value *data_next(struct data *d, struct value *v)
+{
+    size_t i = 0;
+    if (v != NULL && v->next != NULL) {
+        return v->next;
+    }
+    if (v != NULL) {
+        i = hash_bytes(v->db, bytes_front(&v->key), v->key.size) % BUCKETS + 1;
+    }
+    while (i < BUCKETS && d->bucket[i] == NULL) {
+        i++;
+    }
+    return i < BUCKETS ? d->bucket[i] : NULL;
+}
+
+void data_copy(struct data *to, struct data *from)
+{
+    for (struct value *v = data_next(to, NULL); v != NULL;
+         v = data_next(to, v)) {
+        value_clear(v);
+    }
+    for (struct value *v = data_next(from, NULL); v != NULL;
+         v = data_next(from, v)) {
+        struct value *copy = data_at(to, v->db, bytes_span(&v->key));
+        copy->kind = v->kind;
+        bytes_add(&copy->text, bytes_front(&v->text), v->text.size);
+        for (size_t i = v->items_at; i < v->n_items; i++) {
+            item_add(copy, bytes_span(&v->items[i]));
+        }
+    }
+}
+
+void data_dump(const struct value *v, struct bytes *commands)
+{
+    struct span key = bytes_span(&v->key);
+    if (v->kind == KIND_STRING) {
+        struct span set[] = { span_of("SET"), key, bytes_span(&v->text) };
+        model_command_add(commands, set, 3);
+    }
+    for (size_t i = v->items_at; i < v->n_items; i++) {
+        struct span push[] = { span_of("RPUSH"), key,
+                               bytes_span(&v->items[i]) };
+        model_command_add(commands, push, 3);
+    }
 }
 
 /* --- one call ---------------------------------------------------------- */
@@ -256,12 +322,7 @@ static void on_rpush(struct call *c)
     v->kind = KIND_LIST;
     v->version++;
     for (size_t i = 2; i < c->m->argc; i++) {
-        if (v->n_items == v->items_cap) {
-            v->items_cap = v->items_cap * 2 + 8;
-            v->items = must_grow(v->items, v->items_cap * sizeof v->items[0]);
-        }
-        v->items[v->n_items] = (struct bytes){ 0 };
-        bytes_add(&v->items[v->n_items++], c->m->arg[i].data, c->m->arg[i].len);
+        item_add(v, c->m->arg[i]);
     }
     number(c, (int64_t)(v->n_items - v->items_at));
 }
@@ -332,7 +393,8 @@ static const struct {
     { "INCRBY", 3, true, on_incr },    { "RPUSH", 3, true, on_rpush },
     { "LRANGE", 4, false, on_lrange }, { "LTRIM", 4, true, on_ltrim },
     { "LLEN", 2, false, on_llen },     { "BLPOP", 3, true, on_blpop },
-    { "ECHO", 2, false, on_echo },
+    { "ECHO", 2, false, on_echo },     { "UNLINK", 2, true, on_del },
+    { "TOUCH", 2, false, on_exists },
 };
 
 enum {
@@ -356,16 +418,14 @@ bool data_writes(const struct model_command *m)
     return i < COMMANDS && commands[i].writes;
 }
 
-void data_command(struct world *w,
-                  struct session *c,
+void data_command(struct data *d,
+                  struct ledger ledger,
                   const struct model_command *m,
                   struct bytes *out)
 {
-    struct call call = { .data = w->server->data,
-                         .db = c->ledger.db,
-                         .resp = c->ledger.resp,
-                         .m = m,
-                         .out = out };
+    struct call call = {
+        .data = d, .db = ledger.db, .resp = ledger.resp, .m = m, .out = out
+    };
     size_t i = command_index(m);
     if (i < COMMANDS) {
         commands[i].run(&call);
@@ -377,10 +437,10 @@ void data_command(struct world *w,
     }
 }
 
-bool data_blpop_waits(struct world *w,
-                      struct session *c,
+bool data_blpop_waits(struct data *d,
+                      struct ledger ledger,
                       const struct model_command *m)
 {
-    struct value *v = data_at(w->server->data, c->ledger.db, m->arg[1]);
+    struct value *v = data_at(d, ledger.db, m->arg[1]);
     return v->items_at == v->n_items;
 }

@@ -26,17 +26,26 @@ void data_free(struct data *d);
 /* The value of a key; made when it is missing. */
 struct value *data_at(struct data *d, uint8_t db, struct span key);
 uint64_t data_version(const struct value *v);
+/* Whether a key is there. Making it with data_at() does not count. */
+bool data_has(const struct value *v);
+struct span data_key(const struct value *v);
+/* One after the other, in no order; NULL begins and ends. */
+struct value *data_next(struct data *d, struct value *v);
+/* Forget everything and take over what another has. */
+void data_copy(struct data *to, struct data *from);
+/* Append the commands that make the value what it is. */
+void data_dump(const struct value *v, struct bytes *commands);
 
 /* Whether the command may write. */
 bool data_writes(const struct model_command *m);
 /* Execute a command and append its reply. */
-void data_command(struct world *w,
-                  struct session *c,
+void data_command(struct data *d,
+                  struct ledger ledger,
                   const struct model_command *m,
                   struct bytes *out);
 /* Whether a BLPOP finds nothing and must wait. */
-bool data_blpop_waits(struct world *w,
-                      struct session *c,
+bool data_blpop_waits(struct data *d,
+                      struct ledger ledger,
                       const struct model_command *m);
 /* Answer a waiting BLPOP from its list; false when the list is empty. */
 bool data_pop(struct value *v, struct bytes *out);

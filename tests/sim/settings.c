@@ -49,6 +49,33 @@ static void draw_rates(struct world *w, uint32_t faults)
     }
 }
 
+static const struct {
+    enum fault fault;
+    uint32_t rate_max;
+} cluster_rates[] = {
+    { FAULT_MIGRATE, 1500 },   { FAULT_FAILOVER, 150 }, { FAULT_GRACEFUL, 150 },
+    { FAULT_SPLIT_VIEW, 900 }, { FAULT_JOIN, 40 },      { FAULT_LEAVE, 30 },
+    { FAULT_DOWN, 150 },       { FAULT_HOSTILE, 120 },
+};
+
+static void draw_cluster_rates(struct world *w, uint32_t faults)
+{
+    uint32_t *rate = w->settings.rate;
+    for (size_t i = 0; i < sizeof cluster_rates / sizeof cluster_rates[0];
+         i++) {
+        enum fault fault = cluster_rates[i].fault;
+        bool on = chance(w, 2, 3) && faults & 1u << fault;
+        uint32_t drawn = (uint32_t)pick(w, 1, cluster_rates[i].rate_max);
+        rate[fault] = on ? drawn : 0;
+    }
+    if (faults & 1u << FAULT_NO_HOST && chance(w, 1, 8)) {
+        rate[FAULT_NO_HOST] = 10000;
+    } else if (faults & 1u << FAULT_HOSTNAMES && chance(w, 1, 6)) {
+        rate[FAULT_HOSTNAMES] = 10000;
+    }
+    rate[FAULT_READONLY] = 0; /* a node of a cluster says MOVED */
+}
+
 static void set_text(struct world *w, const char *key, const char *value)
 {
     struct settings *s = &w->settings;
@@ -167,6 +194,33 @@ static void draw_load(struct world *w)
     s->never_reads = chance(w, 1, 6) && s->clients > 1;
 }
 
+static void draw_cluster(struct world *w, const struct run_options *options)
+{
+    struct settings *s = &w->settings;
+    s->cluster = true;
+    s->primaries = (unsigned)pick(w, 3, 6);
+    s->replicas = (unsigned)pick(w, 0, 2);
+    draw_cluster_rates(w, options->faults);
+    s->splits = chance(w, 9, 10) && getenv("SIM_SPLIT");
+    s->scans = chance(w, 1, 2) && getenv("SIM_SCAN");
+    s->reads_replicas = s->replicas > 0 && chance(w, 1, 4);
+    if (s->reads_replicas) {
+        set_word(w, "upstream.read_from",
+                 WORDS("prefer_replica", "replica", "any"));
+    }
+    if (s->rate[FAULT_HOSTNAMES] > 0 || s->by_name) {
+        set_word(w, "upstream.allow_nodes", WORDS("10.0.0.0/16, *.redis.test"));
+    }
+    set(w, "upstream.topology_min_interval", pick(w, 5, 200), "ms");
+    set(w, "upstream.topology_refresh", pick(w, 1, 30), "s");
+    if (chance(w, 1, 3)) {
+        set(w, "upstream.silence_probe", pick(w, 100, 1500), "ms");
+    }
+    if (chance(w, 1, 4)) {
+        set(w, "upstream.node_retries", pick(w, 1, 5), "");
+    }
+}
+
 void settings_draw(struct world *w, const struct run_options *options)
 {
     w->settings.requests = options->requests;
@@ -174,6 +228,9 @@ void settings_draw(struct world *w, const struct run_options *options)
     draw_load(w);
     draw_retry(w);
     draw_limits(w);
+    if (options->cluster) {
+        draw_cluster(w, options);
+    }
 }
 
 void settings_free(struct settings *s)

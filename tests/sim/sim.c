@@ -1,5 +1,6 @@
 /* The simulator's command line (README.md). */
 #include <inttypes.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -7,7 +8,9 @@
 
 enum {
     REQUESTS_DEFAULT = 1000,
-    FAILURES_SHOWN = 5
+    FAILURES_SHOWN = 5,
+    CLUSTER_EVERY = 3,     /* every third seed is a cluster */
+    CLUSTERS_ENOUGH = 300, /* to demand that everything happened */
 };
 
 struct arguments {
@@ -16,6 +19,11 @@ struct arguments {
     uint64_t total; /* stop after so many requests; 0: after the last seed */
     uint32_t faults;
     bool trace, quiet, twice;
+    enum {
+        MIXED,
+        CLUSTERS,
+        SINGLES
+    } kind;
 };
 
 static void usage(void)
@@ -23,7 +31,7 @@ static void usage(void)
     fprintf(stderr, "usage: sim [--seeds COUNT | --seeds FROM-TO | --seed N] "
                     "[--requests N] [--total N]\n"
                     "           [--faults NAME,NAME...|none] [--trace] "
-                    "[--quiet] [--twice]\n"
+                    "[--quiet] [--twice] [--cluster | --single]\n"
                     "faults:");
     for (int i = 0; i < FAULT_COUNT; i++) {
         fprintf(stderr, " %s", fault_name((enum fault)i));
@@ -87,6 +95,12 @@ static bool arguments_read(int argc, char **argv, struct arguments *a)
         } else if (strcmp(argv[i], "--twice") == 0) {
             a->twice = true;
             continue;
+        } else if (strcmp(argv[i], "--cluster") == 0) {
+            a->kind = CLUSTERS;
+            continue;
+        } else if (strcmp(argv[i], "--single") == 0) {
+            a->kind = SINGLES;
+            continue;
         } else if (strcmp(argv[i], "--seeds") == 0 ||
                    strcmp(argv[i], "--seed") == 0) {
             good = seeds_read(value, argv[i][6] == 's', a);
@@ -107,6 +121,52 @@ static bool arguments_read(int argc, char **argv, struct arguments *a)
     return true;
 }
 
+static const struct {
+    const char *name;
+    size_t offset;
+    bool must; /* happens in any large set of seeds, or a model is broken */
+} counts[] = {
+#define COUNT(name, must)                                  \
+    {                                                      \
+#name, offsetof(struct cluster_counts, name), must \
+    }
+    COUNT(moved, true),    COUNT(ask, true),       COUNT(asked, true),
+    COUNT(tryagain, true), COUNT(down, true),      COUNT(masterdown, false),
+    COUNT(hostile, true),  COUNT(failovers, true), COUNT(migrations, true),
+    COUNT(lost, true),     COUNT(split, true),     COUNT(from_replica, false),
+    COUNT(scanned, false),
+#undef COUNT
+};
+
+static uint64_t *count_of(struct cluster_counts *c, size_t i)
+{
+    return (uint64_t *)(void *)((char *)c + counts[i].offset);
+}
+
+static void counts_print(const struct run_result *r)
+{
+    struct cluster_counts c = r->counts;
+    printf("   cluster:");
+    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
+        printf(" %s=%" PRIu64, counts[i].name, *count_of(&c, i));
+    }
+    printf("\n");
+}
+
+/* What never happened was not tested; returns how many such there are. */
+static unsigned counts_missing(const struct run_result *r)
+{
+    struct cluster_counts c = r->counts;
+    unsigned missing = 0;
+    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
+        if (counts[i].must && *count_of(&c, i) == 0) {
+            fprintf(stderr, "no cluster had any: %s\n", counts[i].name);
+            missing++;
+        }
+    }
+    return missing;
+}
+
 static void line_print(uint64_t seed, const struct run_result *r)
 {
     printf("seed %" PRIu64 ": %" PRIu64 " requests: %" PRIu64
@@ -124,6 +184,9 @@ static void line_print(uint64_t seed, const struct run_result *r)
         }
     }
     printf("\n");
+    if (r->cluster) {
+        counts_print(r);
+    }
 }
 
 static void sum(struct run_result *total, const struct run_result *r)
@@ -144,6 +207,10 @@ static void sum(struct run_result *total, const struct run_result *r)
     for (unsigned i = 0; i < FAULT_COUNT; i++) {
         total->fired[i] += r->fired[i];
     }
+    struct cluster_counts add = r->counts;
+    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
+        *count_of(&total->counts, i) += *count_of(&add, i);
+    }
 }
 
 static void total_print(uint64_t runs,
@@ -163,7 +230,9 @@ static void total_print(uint64_t runs,
     for (unsigned i = 0; i < FAULT_COUNT; i++) {
         printf(" %s=%" PRIu64, fault_name((enum fault)i), t->fired[i]);
     }
-    printf("\n   hash of all runs: %016" PRIx64 "\n", t->hash);
+    printf("\n");
+    counts_print(t);
+    printf("   hash of all runs: %016" PRIx64 "\n", t->hash);
 }
 
 /* One seed; with --twice once more, and both must be the same (I23). */
@@ -174,7 +243,10 @@ static bool seed_run(const struct arguments *a,
     struct run_options options = { .seed = seed,
                                    .requests = a->requests,
                                    .faults = a->faults,
-                                   .trace = a->trace };
+                                   .trace = a->trace,
+                                   .cluster = a->kind == CLUSTERS ||
+                                              (false && a->kind == MIXED &&
+                                               seed % CLUSTER_EVERY == 0) };
     *r = world_run(&options);
     if (r->broken || !a->twice) {
         return !r->broken;
@@ -196,6 +268,7 @@ int main(int argc, char **argv)
     struct run_result total = { 0 };
     uint64_t runs = 0;
     uint64_t failures = 0;
+    uint64_t clusters = 0;
 
     if (!arguments_read(argc, argv, &a)) {
         usage();
@@ -206,6 +279,7 @@ int main(int argc, char **argv)
         struct run_result r;
         failures += !seed_run(&a, seed, &r);
         runs++;
+        clusters += r.cluster;
         sum(&total, &r);
         if (!a.quiet) {
             line_print(seed, &r);
@@ -215,5 +289,8 @@ int main(int argc, char **argv)
         }
     }
     total_print(runs, failures, &total);
+    if (clusters >= CLUSTERS_ENOUGH && a.faults == UINT32_MAX) {
+        failures += counts_missing(&total);
+    }
     return failures > 0;
 }

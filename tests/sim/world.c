@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "tests/sim/client.h"
+#include "tests/sim/cluster_model.h"
 #include "tests/sim/server.h"
 
 enum {
@@ -44,6 +45,16 @@ static const char *const fault_names[FAULT_COUNT] = {
     [FAULT_NO_FENCE] = "no_fence",
     [FAULT_MEMORY] = "memory",
     [FAULT_DRAIN] = "drain",
+    [FAULT_MIGRATE] = "migrate",
+    [FAULT_FAILOVER] = "failover",
+    [FAULT_GRACEFUL] = "graceful",
+    [FAULT_SPLIT_VIEW] = "split_view",
+    [FAULT_JOIN] = "join",
+    [FAULT_LEAVE] = "leave",
+    [FAULT_DOWN] = "down",
+    [FAULT_NO_HOST] = "no_host",
+    [FAULT_HOSTNAMES] = "hostnames",
+    [FAULT_HOSTILE] = "hostile",
 };
 
 const char *fault_name(enum fault fault)
@@ -317,20 +328,25 @@ static void tick(struct world *w)
     }
     world_wake(w, FAULT_TICK_US, WAKE_FAULT, NULL, 0);
     net_strike(w);
+    struct server *s = w->server;
+    if (w->cluster != NULL) {
+        cluster_strike(w);
+        s = &w->cluster->nodes[pick(w, 0, w->cluster->n_nodes - 1)]->server;
+    }
     if (strikes(w, FAULT_KILL)) {
-        server_kill(w, pick(w, 1000, 500000));
+        server_kill(w, s, pick(w, 1000, w->cluster == NULL ? 500000 : 1500000));
     }
     if (strikes(w, FAULT_STOP)) {
-        server_stop(w, pick(w, 1000, 1500000));
+        server_stop(w, s, pick(w, 1000, 1500000));
     }
     if (strikes(w, FAULT_CLIENT_KILL)) {
-        server_kick(w);
+        server_kick(w, s);
     }
     if (strikes(w, FAULT_LOADING)) {
-        server_load(w, pick(w, 1000, 300000));
+        server_load(w, s, pick(w, 1000, 300000));
     }
     if (strikes(w, FAULT_READONLY)) {
-        server_readonly(w, pick(w, 1000, 300000));
+        server_readonly(w, s, pick(w, 1000, 300000));
     }
     if (strikes(w, FAULT_MEMORY)) {
         w->memory_fails = true;
@@ -354,10 +370,11 @@ static void happen(struct world *w, const struct sleeper *s)
     case WAKE_CLIENT: client_act(w, s->who); break;
     case WAKE_READ: client_read(w, s->who); break;
     case WAKE_FAULT: tick(w); break;
-    case WAKE_CONTINUE: server_continue(w, s->number); break;
-    case WAKE_RESTART: server_restart(w); break;
+    case WAKE_CONTINUE: server_continue(w, s->who, s->number); break;
+    case WAKE_RESTART: server_restart(w, s->who); break;
     case WAKE_UNBLOCK: server_unblock(w, s->who, s->number); break;
     case WAKE_MEMORY: w->memory_fails = false; break;
+    case WAKE_CLUSTER: cluster_wake(w, s->who, s->number); break;
     }
 }
 
@@ -437,7 +454,11 @@ static void heal(struct world *w)
     w->memory_fails = false;
     world_note(w, "healed", NULL, 0, (struct span){ 0 });
     net_heal(w);
-    server_heal(w);
+    if (w->cluster != NULL) {
+        cluster_heal(w);
+    } else {
+        server_heal(w, w->server);
+    }
     drain(w);
 }
 
@@ -539,11 +560,17 @@ static void check_rest(struct world *w)
 
 static bool load_config(struct world *w)
 {
-    char url[64];
+    char url[256];
     struct config_problems problems = { 0 };
-    snprintf(url, sizeof url, "redis://%s%s:6379",
-             w->settings.own_auth ? "alice:a1@" : "",
-             w->settings.by_name ? "redis.test" : "10.0.0.1");
+    const char *user = w->settings.own_auth ? "alice:a1@" : "";
+    if (w->cluster != NULL) {
+        char seeds[160];
+        cluster_seeds(w, seeds, sizeof seeds);
+        snprintf(url, sizeof url, "redis+cluster://%s%s", user, seeds);
+    } else {
+        snprintf(url, sizeof url, "redis://%s%s:6379", user,
+                 w->settings.by_name ? "redis.test" : "10.0.0.1");
+    }
     struct config_source source = {
         .url = url,
         .sets = (const char *const *)w->settings.drawn,
@@ -571,7 +598,11 @@ static bool world_open(struct world *w, const struct run_options *options)
     w->trace = options->trace;
     rng_init(&w->rng, options->seed);
     settings_draw(w, options);
+    if (w->settings.cluster) {
+        cluster_new(w);
+    }
     if (!load_config(w)) {
+        cluster_free(w->cluster);
         return false;
     }
     struct engine_options engine = {
@@ -582,8 +613,13 @@ static bool world_open(struct world *w, const struct run_options *options)
         .wall_offset_us = INT64_C(1700000000) * 1000000,
     };
     w->history = history_new();
-    w->server = server_new(w);
-    server_deny_fence(w, w->settings.rate[FAULT_NO_FENCE] > 0);
+    w->server =
+        w->cluster == NULL ? server_new(w) : &w->cluster->nodes[0]->server;
+    server_deny_fence(w->server, w->settings.rate[FAULT_NO_FENCE] > 0);
+    for (unsigned i = 0; w->cluster != NULL && i < w->cluster->n_nodes; i++) {
+        server_deny_fence(&w->cluster->nodes[i]->server,
+                          w->settings.rate[FAULT_NO_FENCE] > 0);
+    }
     w->fired[FAULT_NO_FENCE] += w->settings.rate[FAULT_NO_FENCE] > 0;
     w->engine = engine_new(&engine);
     drain(w);
@@ -626,7 +662,10 @@ static void world_close(struct world *w)
     free(w->links);
     free(w->dirty);
     free(w->heap);
-    server_free(w->server);
+    if (w->cluster == NULL) {
+        server_free(w->server);
+    }
+    cluster_free(w->cluster);
     history_free(w->history);
     config_free(w->config);
 }

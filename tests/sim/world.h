@@ -31,6 +31,17 @@ enum fault {
     FAULT_NO_FENCE, /* the user may not CLIENT KILL */
     FAULT_MEMORY,   /* allocations fail */
     FAULT_DRAIN,    /* redial is told to finish early */
+    /* of a cluster */
+    FAULT_MIGRATE,    /* a slot moves, key by key */
+    FAULT_FAILOVER,   /* a replica takes over; what it had not got is lost */
+    FAULT_GRACEFUL,   /* CLUSTER FAILOVER: nothing is lost */
+    FAULT_SPLIT_VIEW, /* a node hears of a change late */
+    FAULT_JOIN,       /* a node joins and gets slots */
+    FAULT_LEAVE,      /* a node goes, its slots before it */
+    FAULT_DOWN,       /* a node says CLUSTERDOWN, or knows no owner of a slot */
+    FAULT_NO_HOST,    /* nodes do not say their host */
+    FAULT_HOSTNAMES,  /* nodes say names */
+    FAULT_HOSTILE,    /* a node says nonsense instead of answering */
     FAULT_COUNT
 };
 
@@ -88,6 +99,7 @@ struct link {
     struct pipe in;     /* to the engine */
     uint64_t kernel_room;
     uint64_t last_client;    /* whose request the server answered last */
+    struct server *server;   /* where it leads; borrowed */
     struct session *session; /* the server's side; borrowed */
     struct client *client;   /* or the client's; borrowed */
 
@@ -112,6 +124,7 @@ enum wake {
     WAKE_RESTART,  /* the server starts again */
     WAKE_UNBLOCK,  /* a BLPOP ends */
     WAKE_MEMORY,   /* allocations work again */
+    WAKE_CLUSTER,  /* something happens inside the cluster */
 };
 
 struct sleeper {
@@ -120,6 +133,18 @@ struct sleeper {
     enum wake why;
     void *who;
     uint64_t number;
+};
+
+/* What happened to a cluster and what redial was told about it. */
+struct cluster_counts {
+    uint64_t moved, ask, tryagain, down, masterdown, hostile;
+    uint64_t asked;      /* commands served behind ASKING */
+    uint64_t failovers;  /* of both kinds */
+    uint64_t migrations; /* slots that moved key by key */
+    uint64_t lost;       /* acknowledged writes a failover lost */
+    uint64_t split;      /* requests over several slots */
+    uint64_t from_replica;
+    uint64_t scanned; /* SCAN loops that came to their end */
 };
 
 /* What was drawn for this seed. */
@@ -136,9 +161,14 @@ struct settings {
     bool own_auth; /* redial has the credentials */
     bool password; /* the server wants a password */
     bool by_name;
-    bool lazy_drain;       /* several events before the actions are taken */
-    bool never_reads;      /* one client never reads */
-    char *drawn[SETS_MAX]; /* "upstream.retries=3"; owned */
+    bool lazy_drain;  /* several events before the actions are taken */
+    bool never_reads; /* one client never reads */
+    bool cluster;
+    unsigned primaries, replicas; /* of each primary at most */
+    bool reads_replicas;          /* redial may read from replicas */
+    bool splits;                  /* several keys in several slots */
+    bool scans;                   /* clients walk over all keys */
+    char *drawn[SETS_MAX];        /* "upstream.retries=3"; owned */
     size_t n_drawn;
 };
 
@@ -163,7 +193,9 @@ struct world {
     unsigned upstream_links, client_links;
     struct buf *block; /* what reads are packed into */
 
-    struct server *server;
+    struct server *server;         /* of a cluster: the first */
+    struct cluster_model *cluster; /* NULL: one server */
+    struct cluster_counts counts;
     struct history *history;
     struct client **clients; /* owned: present ones */
     unsigned n_clients;
@@ -221,6 +253,13 @@ void world_wake(struct world *w,
                 void *who,
                 uint64_t number);
 
+/* The server at an address or with that name; NULL: nobody is there. */
+struct server *world_server(struct world *w, const struct address *address);
+/* Where a server listens: numeric. */
+void world_address(struct world *w,
+                   const struct server *s,
+                   struct address *address);
+
 /* Let the engine hear of something and do what it wants. */
 void world_step(struct world *w, struct event event);
 
@@ -238,6 +277,8 @@ struct run_result {
     uint64_t virtual_us;
     size_t memory_peak;
     uint64_t fired[FAULT_COUNT];
+    bool cluster;
+    struct cluster_counts counts;
     bool broken;
 };
 
@@ -247,6 +288,7 @@ struct run_options {
     uint32_t faults; /* set of 1 << enum fault */
     bool trace;
     bool quiet;
+    bool cluster; /* else a single server */
 };
 
 /* Play one seed. A failure is reported on standard error. */
