@@ -110,13 +110,27 @@ static void urls_of_several_servers_are_taken_apart(void **state)
     }
 }
 
+struct bad_url {
+    const char *text;
+    const char *hint;
+};
+
+static void refuse(const struct bad_url *cases, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        struct url url;
+        const char *wrong = url_parse(cases[i].text, &url);
+        if (wrong == NULL || strstr(wrong, cases[i].hint) == NULL) {
+            fail_msg("'%s' says '%s', not '%s'", cases[i].text,
+                     wrong != NULL ? wrong : "(taken)", cases[i].hint);
+        }
+    }
+}
+
 static void bad_urls_are_refused_with_the_reason(void **state)
 {
     (void)state;
-    static const struct {
-        const char *text;
-        const char *hint;
-    } cases[] = {
+    static const struct bad_url cases[] = {
         { "", "begins with redis://" },
         { "h:6379", "begins with redis://" },
         { "http://h", "begins with redis://" },
@@ -148,6 +162,14 @@ static void bad_urls_are_refused_with_the_reason(void **state)
         { "unix:///", "begins with /" },
         { "rediss://h", "TLS to the server is not built yet" },
         { "rediss://h:x", "from 1 to 65535" },
+    };
+    refuse(cases, sizeof(cases) / sizeof(cases[0]));
+}
+
+static void bad_urls_of_several_servers_are_refused(void **state)
+{
+    (void)state;
+    static const struct bad_url cases[] = {
         { "redis://a,b", "not a host name" },
         { "redis://a:1,b:2", "IPv6 address in the URL" },
         { "redis://h/0?sentinel_password=x", "only db=N;" },
@@ -177,14 +199,7 @@ static void bad_urls_are_refused_with_the_reason(void **state)
         { "rediss+sentinel://a/m", "TLS to the servers is not built yet; use "
                                    "redis+sentinel://" },
     };
-    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        struct url url;
-        const char *wrong = url_parse(cases[i].text, &url);
-        if (wrong == NULL || strstr(wrong, cases[i].hint) == NULL) {
-            fail_msg("'%s' says '%s', not '%s'", cases[i].text,
-                     wrong != NULL ? wrong : "(taken)", cases[i].hint);
-        }
-    }
+    refuse(cases, sizeof(cases) / sizeof(cases[0]));
 }
 
 static void a_part_that_is_too_long_is_refused(void **state)
@@ -233,6 +248,7 @@ int main(void)
         cmocka_unit_test(urls_of_several_servers_are_taken_apart),
         cmocka_unit_test(the_hosts_of_a_url_have_a_longest_length),
         cmocka_unit_test(bad_urls_are_refused_with_the_reason),
+        cmocka_unit_test(bad_urls_of_several_servers_are_refused),
         cmocka_unit_test(a_part_that_is_too_long_is_refused),
     };
     return cmocka_run_group_tests_name("config URLs", tests, NULL, NULL);
