@@ -94,6 +94,8 @@ static void judge(const struct span *argv, size_t argc)
     for (int i = 0; i < keys && i < 8; i++) {
         REQUIRE(index[i] > 0 && index[i] < argc);
     }
+    uint32_t first = command_first_key(c, argv, argc);
+    REQUIRE(first < argc && (keys <= 0 || first == index[0]));
     (void)command_blocks(c, argv, argc);
     (void)command_block_us(c, argv, argc);
     (void)command_writes(c, class);

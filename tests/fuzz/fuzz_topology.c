@@ -94,9 +94,19 @@ static void read_switch(struct span payload)
     }
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+static void read_view(uint8_t question, struct span reply)
 {
     const char *error = NULL;
+    struct view *v = question == 's' ? view_from_slots(reply, &error)
+                     : question == 'l'
+                         ? sentinel_list_parse(reply, &error)
+                         : view_from_shards(reply, question == 'T', &error);
+
+    require_view(v, error);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
     struct cluster_info info;
 
     if (size < 1) {
@@ -105,11 +115,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     const struct span reply = { .data = data + 1, .len = size - 1 };
     switch (data[0]) {
     case 'S':
-        require_view(view_from_shards(reply, false, &error), error);
-        break;
-    case 'T': require_view(view_from_shards(reply, true, &error), error); break;
-    case 's': require_view(view_from_slots(reply, &error), error); break;
-    case 'l': require_view(sentinel_list_parse(reply, &error), error); break;
+    case 'T':
+    case 's':
+    case 'l': read_view(data[0], reply); break;
     case 'i': (void)cluster_info_parse(reply, &info); break;
     case 'r': read_role(reply); break;
     case 'R': read_replication(reply); break;
