@@ -72,7 +72,7 @@ def load(directory):
     which is only allowed while it is empty."""
     multi = os.path.join(directory, "appendonlydir")
     if os.path.isdir(multi):
-        paths = [os.path.join(multi, name) for name in _manifest(multi)]
+        paths = [os.path.join(multi, name) for name in manifest(multi)]
     else:
         paths = [os.path.join(directory, "appendonly.aof")]
     commands = []
@@ -87,7 +87,7 @@ def load(directory):
     return commands
 
 
-def _manifest(directory):
+def manifest(directory):
     files = []
     for name in os.listdir(directory):
         if name.endswith(".manifest"):

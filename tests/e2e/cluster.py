@@ -7,6 +7,7 @@ Nothing here goes through redial: a test must see the servers as they are.
 """
 
 import binascii
+import functools
 import os
 import random
 import shutil
@@ -28,17 +29,18 @@ def key_slot(key):
     return binascii.crc_hqx(key, 0) % SLOTS
 
 
-_tags = {}
+@functools.lru_cache(maxsize=None)
+def _tags():
+    tags, number = {}, 0
+    while len(tags) < SLOTS:
+        tags.setdefault(key_slot(str(number)), str(number))
+        number += 1
+    return tags
 
 
 def tag_of_slot(slot):
     """A short word that hashes to the slot: for keys like a{tag}."""
-    if not _tags:
-        number = 0
-        while len(_tags) < SLOTS:
-            _tags.setdefault(key_slot(str(number)), str(number))
-            number += 1
-    return _tags[slot]
+    return _tags()[slot]
 
 
 def end_with_us(args):

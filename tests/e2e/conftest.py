@@ -9,6 +9,7 @@ import pytest
 sys.path.insert(0, os.path.dirname(__file__))
 
 import servers  # noqa: E402
+from cluster import Cluster  # noqa: E402
 from relay import Relay  # noqa: E402
 
 
@@ -125,6 +126,33 @@ def redial(request, redis, direct):
     if direct:
         return servers.Direct(redis)
     return request.getfixturevalue("make_redial")(redis.url)
+
+
+@pytest.fixture(scope="session")
+def one_cluster(tmp_path_factory):
+    """A cluster of 3 primaries with a replica each, for all tests that do not
+    hurt it."""
+    path = tmp_path_factory.mktemp("c")
+    with Cluster(str(path)) as cluster:
+        yield cluster
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def cluster(one_cluster):
+    """The same one, empty and well."""
+    one_cluster.wait_ok()
+    for node in one_cluster.primaries():
+        for command in (("FLUSHALL",), ("SCRIPT", "FLUSH"),
+                        ("FUNCTION", "FLUSH")):
+            node.ask(*command)
+    return one_cluster
+
+
+@pytest.fixture
+def cluster_redial(make_redial, cluster):
+    """redial with its defaults in front of the cluster."""
+    return make_redial(cluster.url)
 
 
 @pytest.fixture

@@ -98,8 +98,9 @@ def _check_order(ops, elements, key):
 def check_counter(history, finals):
     """H2. History of INCR; finals is {key: value} at the end."""
     bad = []
+    of_key = _incrs_by_key(history)
     for key, final in finals.items():
-        ops = [op for op in history if op.op == "INCR" and op.key == key]
+        ops = of_key[key]
         ok = [op for op in ops if op.type == OK]
         unknown = sum(op.type == INFO for op in ops)
         if not len(ok) <= final <= len(ok) + unknown:
@@ -110,6 +111,14 @@ def check_counter(history, finals):
                 bad.append(f"counter {key}: {times} replies say {value}")
         bad += _check_rising(key, ok)
     return bad
+
+
+def _incrs_by_key(history):
+    of_key = defaultdict(list)
+    for op in history:
+        if op.op == "INCR":
+            of_key[op.key].append(op)
+    return of_key
 
 
 def _check_rising(key, ok):
@@ -129,14 +138,18 @@ def _check_rising(key, ok):
     return bad
 
 
-def check_registers(history):
+def check_registers(history, lost=()):
     """GET of keys that only one client writes, one request at a time: the
-    value of the last SET, or of an unknown one since."""
+    value of the last SET, or of an unknown one since. lost: values that a
+    failover has lost with the server they were written to; until the next
+    SET nobody knows whether they are read."""
     bad = []
     current = {}
     for op in sorted(history, key=lambda op: op.t_inv):
         if op.op == "SET":
-            if op.type == OK:
+            if op.type == OK and op.arg in lost:
+                current.setdefault(op.key, {None}).add(op.arg)
+            elif op.type == OK:
                 current[op.key] = {op.arg}
             elif op.type == INFO:
                 current.setdefault(op.key, {None}).add(op.arg)
@@ -168,9 +181,9 @@ def check_aof(history, tag_counts=None, incr_counts=None, once=("RPUSH",)):
                            f"times in the AOF")
     if incr_counts is None:
         return bad
-    keys = {op.key for op in history if op.op == "INCR"}
-    for key in sorted(keys | set(incr_counts)):
-        ops = [op for op in history if op.op == "INCR" and op.key == key]
+    of_key = _incrs_by_key(history)
+    for key in sorted(set(of_key) | set(incr_counts)):
+        ops = of_key[key]
         ok = sum(op.type == OK for op in ops)
         unknown = sum(op.type == INFO for op in ops)
         n = incr_counts.get(key, 0)

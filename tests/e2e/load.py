@@ -23,6 +23,20 @@ COUNTERS = 10
 COMMANDS = ("SET", "GET", "INCR")
 
 
+class PlainMix:
+    """Which request comes next: SET and GET of the client's own key, INCR of
+    a counter it shares with the others."""
+
+    def operation(self, client, i):
+        """(command, key, argument) of the client's i-th request."""
+        # Shifted, so that a fault meets all kinds of commands.
+        command = COMMANDS[(i + client) % len(COMMANDS)]
+        if command == "INCR":
+            return command, f"c:{(i // 3 + client) % COUNTERS}", None
+        tag = f"tag:{client}:{i}" if command == "SET" else None
+        return command, f"v:{client}", tag
+
+
 def plain_client(port, host="127.0.0.1", **options):
     """redis-py as a legacy app uses it, without any retry of its own."""
     options.setdefault("socket_timeout", 30)
@@ -85,23 +99,19 @@ class Client(threading.Thread):
     def _send(self, command, key, arg):
         """One request, on a new connection when the last one was lost."""
         if self.connection is None:
-            self.connection = plain_client(
-                self.load.port, **self.load.client_options,
-                decode_responses=True)
+            self.connection = self.load.connect()
         if command == "SET":
             return self.connection.set(key, arg)
         if command == "GET":
             return self.connection.get(key)
+        if command == "MSET":  # both keys of a pair get the same tag
+            return self.connection.mset({key + ".a": arg, key + ".b": arg})
+        if command == "MGET":
+            return self.connection.mget(key + ".a", key + ".b")
         return self.connection.execute_command("INCR", key)  # not INCRBY
 
     def _operate(self, i):
-        # Shifted, so that a fault meets all kinds of commands.
-        command = COMMANDS[(i + self.number) % len(COMMANDS)]
-        key, arg = f"v:{self.number}", None
-        if command == "INCR":
-            key = f"c:{(i // 3 + self.number) % COUNTERS}"
-        elif command == "SET":
-            arg = f"tag:{self.number}:{i}"
+        command, key, arg = self.load.mix.operation(self.number, i)
         proc = f"{self.number}.{self.generation}"
         before = time.monotonic()
         type_, value = OK, None
@@ -121,6 +131,9 @@ class Client(threading.Thread):
             self.result.drops += connected
             self._count_error(command, type(error).__name__)
             self._close()
+        except self.load.client_errors as error:
+            type_, value = INFO, repr(error)
+            self._count_error(command, type(error).__name__)
         after = time.monotonic()
         self.result.requests += 1
         if after - before > self.result.worst_stall:
@@ -137,16 +150,27 @@ class Client(threading.Thread):
 
 
 class Load:
-    """with Load(port, seconds=8) as load: ...hurt the server...
-    result = load.join()"""
+    """load = Load(port, seconds=8).start(); ...hurt the server...
+    result = load.join()
 
-    def __init__(self, port, seconds, clients=20, rate=2000, **client_options):
+    connect() may give another client than a plain one to the port, which may
+    raise client_errors too."""
+
+    def __init__(self, port, seconds, clients=20, rate=2000, mix=None,
+                 connect=None, client_errors=(), **client_options):
         self.port, self.seconds, self.clients = port, seconds, clients
+        self.mix = mix or PlainMix()
+        self.connect = connect or self._connect
+        self.client_errors = client_errors
         self.rate_per_client = rate / clients
         self.requests_per_client = int(seconds * self.rate_per_client)
         self.client_options = client_options
         self.threads = []
         self.start_time = None
+
+    def _connect(self):
+        return plain_client(self.port, decode_responses=True,
+                            **self.client_options)
 
     def start(self):
         self.threads = [Client(self, n) for n in range(self.clients)]

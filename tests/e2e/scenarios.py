@@ -1,8 +1,7 @@
 #!/usr/bin/python3
 """The scenarios redial was made for, played with real processes.
 
-    python3 tests/e2e/scenarios.py kill|stop|stop-attempt-timeout|late|
-                                   clientkill [--seconds 20] [--direct]
+    python3 tests/e2e/scenarios.py SCENARIO|all [--seconds 20] [--direct]
 
 20 redis-py clients without any retry send 2,000 requests/s of SET, GET and
 INCR through redial, or directly with --direct, while redis-server is hurt.
@@ -13,6 +12,24 @@ stop                  SIGSTOP at 30 %, SIGCONT 2 s later
 stop-attempt-timeout  the same with attempt_timeout = 500ms
 late                  the server is down at the start and comes 2 s later
 clientkill            CLIENT KILL TYPE normal, 150 times, every 20 ms
+
+A cluster of 3 primaries with a replica each; --direct uses redis-py's
+RedisCluster:
+
+cluster-kill          kill -9 of a primary at 25 %, restart 6 s later
+cluster-failover      CLUSTER FAILOVER, six times
+cluster-migrate       200 slots move key by key, with the keys in use
+cluster-down          kill -9 of all nodes, restart 5 s later
+cluster-cut           packets to and from a primary get lost for 3 s
+cluster-refuse        its connections are reset and refused for 3 s
+cluster-stop          SIGSTOP of a primary, SIGCONT 6 s later
+cluster-resize        a node is added, gets 90 slots, gives them back, goes
+cluster-scan          100,000 keys; SCAN must return each (no load)
+
+A primary with 2 replicas and 3 sentinels; --direct uses redis-py's Sentinel:
+
+sentinel-kill         kill -9 of the primary at 25 %, restart 6 s later
+sentinel-failover     SENTINEL FAILOVER
 """
 
 import argparse
@@ -24,6 +41,8 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
+import cluster_scan  # noqa: E402
+import cluster_scenarios  # noqa: E402
 import load as loads  # noqa: E402
 from servers import Direct, Redial, RedisServer  # noqa: E402
 
@@ -124,7 +143,8 @@ def print_table(name, target, result, bad, bounds):
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("scenario", choices=[*SCENARIOS, "all"])
+    parser.add_argument("scenario", metavar="SCENARIO",
+                        choices=[*ALL, "all"])
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--clients", type=int, default=20)
     parser.add_argument("--rate", type=float, default=2000)
@@ -133,12 +153,13 @@ def main():
     parser.add_argument("--keep", action="store_true",
                         help="keep the folder with data and logs")
     options = parser.parse_args()
-    names = list(SCENARIOS) if options.scenario == "all" \
-        else [options.scenario]
+    names = ALL if options.scenario == "all" else [options.scenario]
     return max(run(name, options) for name in names)
 
 
 def run(name, options):
+    if name not in SCENARIOS:
+        return run_cluster(name, options)
     folder = tempfile.mkdtemp(prefix="redial-e2e-")
     redis = RedisServer(os.path.join(folder, "redis"), aof=True,
                         options=["--aof-use-rdb-preamble", "no"])
@@ -174,6 +195,45 @@ def run(name, options):
         else:
             shutil.rmtree(folder, ignore_errors=True)
 
+
+def run_cluster(name, options):
+    folder = tempfile.mkdtemp(prefix="redial-e2e-")
+    proxies = []
+
+    def make_proxy(url, sets):
+        if options.direct:
+            return None
+        proxies.append(Redial(os.path.join(folder, "redial"), url,
+                              sets=sets).start())
+        return proxies[-1]
+    try:
+        if name == "cluster-scan":
+            shown, bad = [], cluster_scan.play(folder, make_proxy, 100000)
+        else:
+            outcome = cluster_scenarios.play(
+                name, folder, make_proxy, options.seconds, options.clients,
+                options.rate)
+            outcome.print_table()
+            shown, bad = outcome.violations, outcome.complaints()
+        for proxy in proxies:
+            bad += proxy.finish()
+        for line in bad[:20]:
+            print(f"  ! {line}")
+        bad += shown
+        print("verdict                 " + ("FAILED" if bad else "passed"))
+        print()
+        return 1 if bad else 0
+    finally:
+        for proxy in proxies:
+            if proxy.running():
+                proxy.kill9()
+        if options.keep:
+            print(f"kept {folder}")
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+ALL = [*SCENARIOS, *cluster_scenarios.SCENARIOS, "cluster-scan"]
 
 if __name__ == "__main__":
     started = time.monotonic()
