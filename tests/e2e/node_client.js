@@ -1,6 +1,9 @@
 // One Node.js client library against one port, as an app would use it.
 //
-//   node node_client.js ioredis|node-redis talk|load PORT [REQUESTS]
+//   node node_client.js LIBRARY talk|load PORT [REQUESTS]
+//
+// LIBRARY is ioredis, node-redis or glide, or one of them with -cluster: its
+// client for clusters.
 //
 // talk  one of everything common; prints {"ok": true} or the first surprise
 // load  REQUESTS of SET, GET, INCR from ten connections that never retry or
@@ -13,11 +16,14 @@ const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 
 // Both libraries behind one small face, so that the scenarios are written
 // once: call(), pipeline(), multi(), subscribe(), close().
-function ioredis(options) {
+function ioredis(options, inCluster) {
   const Redis = require('ioredis');
   const plain = { port, host: '127.0.0.1', retryStrategy: null,
     maxRetriesPerRequest: null, autoResendUnfulfilledCommands: false };
-  const client = new Redis({ ...plain, ...options });
+  const client = inCluster
+    ? new Redis.Cluster([{ port: Number(port), host: '127.0.0.1' }],
+      { clusterRetryStrategy: () => null, redisOptions: options })
+    : new Redis({ ...plain, ...options });
   const face = { drops: 0 };
   client.on('error', () => {});
   client.on('close', () => { face.drops += 1; });
@@ -60,7 +66,79 @@ function nodeRedis(options) {
   });
 }
 
-const open = { ioredis, 'node-redis': nodeRedis }[library];
+function nodeRedisCluster(options) {
+  const { createCluster } = require('redis');
+  const client = createCluster({ defaults: options,
+    rootNodes: [{ socket: { port: Number(port), host: '127.0.0.1' } }] });
+  const face = { drops: 0 };
+  client.on('error', () => { face.drops += 1; });
+  const connected = client.connect();
+  const keyOf = ([name, ...args]) => (/^(EVAL|ECHO)$/i.test(name)
+    ? undefined : String(args[0]));
+  const fill = (multi, commands) => {
+    for (const command of commands) {
+      multi.addCommand(keyOf(command), false, command.map(String));
+    }
+    return multi;
+  };
+  return Object.assign(face, {
+    ready: () => connected,
+    call: (...args) =>
+      client.sendCommand(keyOf(args), false, args.map(String)),
+    pipeline: (commands) => fill(client.multi(), commands).execAsPipeline(),
+    multi: (commands) => fill(client.multi(), commands).exec(),
+    subscribe: (channel, onMessage) => client.subscribe(channel, onMessage),
+    close: () => client.close(),
+  });
+}
+
+// Its subscriptions belong to the connection from the start.
+function glide(options, inCluster) {
+  const { GlideClient, GlideClusterClient, Batch, ClusterBatch,
+    GlideClientConfiguration, GlideClusterClientConfiguration,
+  } = require('@valkey/valkey-glide');
+  const Client = inCluster ? GlideClusterClient : GlideClient;
+  const { PubSubChannelModes } = inCluster
+    ? GlideClusterClientConfiguration : GlideClientConfiguration;
+  const face = { drops: 0 };
+  const listeners = [];
+  let client = null;
+  const create = (channels) => Client.createClient({
+    addresses: [{ host: '127.0.0.1', port: Number(port) }],
+    requestTimeout: 10000,
+    ...options,
+    ...(channels && { pubsubSubscriptions: {
+      channelsAndPatterns: { [PubSubChannelModes.Exact]: new Set(channels) },
+      callback: ({ message }) => listeners.forEach((hear) => hear(message)),
+    } }),
+  });
+  const run = (atomic, commands) => {
+    const batch = inCluster ? new ClusterBatch(atomic) : new Batch(atomic);
+    for (const command of commands) batch.customCommand(command.map(String));
+    return client.exec(batch, true);
+  };
+  return Object.assign(face, {
+    ready: async () => { client = await create(null); },
+    call: (...args) => client.customCommand(args.map(String)),
+    pipeline: (commands) => run(false, commands),
+    multi: (commands) => run(true, commands),
+    subscribe: async (channel, onMessage) => {
+      client.close();
+      listeners.push(onMessage);
+      client = await create([channel]);
+    },
+    close: () => client.close(),
+  });
+}
+
+const open = {
+  ioredis,
+  'node-redis': nodeRedis,
+  glide,
+  'ioredis-cluster': (options) => ioredis(options, true),
+  'node-redis-cluster': nodeRedisCluster,
+  'glide-cluster': (options) => glide(options, true),
+}[library];
 
 async function talk(options = {}) {
   const client = open(options);
@@ -136,7 +214,7 @@ async function main() {
     await load();
   } else {
     await talk();
-    if (library === 'node-redis') await talk({ RESP: 3 });
+    if (library.startsWith('node-redis')) await talk({ RESP: 3 });
     console.log(JSON.stringify({ ok: true }));
   }
   process.exit(0);
