@@ -375,7 +375,9 @@ static void mark_answered(struct engine *e,
     d->n_open -= r->open;
     r->open = false;
     request_move(r, REQUEST_DONE);
-    count_reply(e, r);
+    if (!r->owed) {
+        count_reply(e, r);
+    }
     if (d->input != NULL && d->input->streaming == r) {
         d->input->streaming = NULL;
         d->input->discard = r->incomplete;

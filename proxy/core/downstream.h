@@ -61,6 +61,8 @@ struct downstream {
     uint32_t map_version;    /* cluster->version when what is open was sent */
     uint16_t last_slot;      /* of its last command with a key; see request */
     uint8_t block;           /* enum block_state */
+    bool multi_owed;      /* MULTI was answered here; the node it goes to will
+                             be that of the block's first key */
     bool block_passed;    /* the lane's server is, or will be, inside MULTI */
     bool watching;        /* WATCH was passed on */
     bool watch_lost;      /* the connection that watched is lost */

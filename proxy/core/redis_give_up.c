@@ -216,7 +216,7 @@ static void mind_block(struct request *r)
         d->block = BLOCK_BROKEN;
         d->block_passed = false;
         d->block_until_us = UINT64_MAX;
-        r->refused_block = true; /* the end comes with its error */
+        r->refused_block = !r->owed; /* the end comes with its error */
     } else if (open) {
         d->block = BLOCK_BROKEN;
         d->block_until_us = UINT64_MAX;

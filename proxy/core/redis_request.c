@@ -138,6 +138,7 @@ static bool pass_raw(struct engine *e, struct downstream *d, struct request *r)
         return false;
     }
     r->task = TASK_RAW;
+    r->own_lane = true;
     redis_submit(e, d, r);
     return true;
 }
@@ -185,6 +186,7 @@ static bool dispatch_reset(struct engine *e,
     session_free(e, d->session);
     d->session = NULL;
     d->block = BLOCK_NONE;
+    d->multi_owed = false;
     d->block_passed = false;
     d->watching = false;
     d->watch_lost = false;
@@ -232,10 +234,23 @@ static bool needs_password(const struct engine *e, const struct downstream *d)
            !downstream_session(e, d)->authenticated;
 }
 
+/* ASKING, READONLY, READWRITE of a client that knows clusters: which node
+ * answers is redial's business. */
+static bool answer_ok(struct engine *e, struct downstream *d, struct request *r)
+{
+    cluster_of(d)->stats.local_replies++;
+    downstream_answer_text(e, r, "+OK\r\n");
+    return true;
+}
+
 static bool dispatch_by_id(struct engine *e,
                            struct downstream *d,
                            struct request *r)
 {
+    if (r->command->route == ROUTE_CONNECTION &&
+        cluster_of(d)->slots != NULL && redis_is_bare(e, r)) {
+        return answer_ok(e, d, r);
+    }
     switch ((enum command_id)r->command->id) {
     case COMMAND_AUTH: return redis_auth(e, d, r);
     case COMMAND_HELLO: return redis_hello(e, d, r);

@@ -146,8 +146,8 @@ bool redis_unauthenticated(const struct downstream *d)
 /* Something of the client lives in its own lane. */
 static bool lane_is_held(const struct downstream *d)
 {
-    return d->block != BLOCK_NONE || d->watching || d->session_unknown ||
-           d->entering_raw || d->lane->raw;
+    return (d->block != BLOCK_NONE && !d->multi_owed) || d->watching ||
+           d->session_unknown || d->entering_raw || d->lane->raw;
 }
 
 enum lane_answer redis_want_private(struct engine *e,

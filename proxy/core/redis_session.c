@@ -50,6 +50,7 @@ static bool change_session(struct engine *e,
     d->session_next = next;
     if (is_private(d)) {
         r->task = TASK_LEDGER;
+        r->own_lane = true;
         return forward(e, d, r);
     }
     struct lane_set *set = lane_set_get(e, cluster_of(d), next, d);

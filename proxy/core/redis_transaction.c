@@ -58,6 +58,7 @@ static void end_broken_block(struct engine *e,
     chain_clear(e->memory, &bytes);
     r->size = r->part.len;
     r->task = TASK_ABORT;
+    r->own_lane = true;
     d->block_passed = false;
     redis_submit(e, d, r);
 }
@@ -103,7 +104,10 @@ void redis_multi_refused(struct downstream *d, const struct request *r)
 {
     if (r->opens_block && d->block == BLOCK_OPEN && !redis_later_multi(r)) {
         d->block_passed = false;
-        d->block = BLOCK_NONE; /* the server did not begin one */
+        /* The server did not begin one. A client that thinks so must not have
+         * its commands executed one by one. */
+        d->block = r->owed ? BLOCK_BROKEN : BLOCK_NONE;
+        d->block_until_us = UINT64_MAX;
     }
 }
 
@@ -120,6 +124,118 @@ bool redis_later_multi(const struct request *r)
     return false;
 }
 
+/* ---- a cluster: MULTI waits for the block's first key ---------------------- */
+
+/* The slot of the block that r begins: of the first command that has a key, as
+ * far as they are here already. */
+static uint16_t slot_of_block(struct engine *e,
+                              const struct downstream *d,
+                              struct request *r)
+{
+    for (struct list_node *node = &r->arrival; node != &d->requests;
+         node = node->next) {
+        struct request *next = CONTAINER_OF(node, struct request, arrival);
+        if (next->command != NULL && (next->command->id == COMMAND_EXEC ||
+                                      next->command->id == COMMAND_DISCARD)) {
+            break;
+        }
+        redis_find_slot(e, next);
+        if (next->slot != SLOT_NONE) {
+            return next->slot;
+        }
+    }
+    return SLOT_NONE;
+}
+
+/* The MULTI that was owed has been sent and not answered. */
+static bool waits_for_multi(const struct downstream *d)
+{
+    LIST_FOR_EACH (node, &d->requests) {
+        const struct request *r = CONTAINER_OF(node, struct request, arrival);
+        if (r->owed && r->state != REQUEST_DONE) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static const char multi[] = "*1\r\n$5\r\nMULTI\r\n";
+
+/* The MULTI that is owed, in front of r; NULL without memory. */
+static struct request *new_multi(struct engine *e,
+                                 struct downstream *d,
+                                 struct request *r)
+{
+    struct chain bytes = { 0 };
+    struct request *m = request_new(e, d);
+    if (m == NULL) {
+        return NULL;
+    }
+    if (!chain_push_copy(e->memory, &bytes, span_of(multi))) {
+        request_free(e, m);
+        return NULL;
+    }
+    m->part = bytes.head->slice;
+    buf_ref(m->part.buf);
+    chain_clear(e->memory, &bytes);
+    m->size = m->part.len;
+    m->command = command_find(span_of("MULTI"), (struct span){ NULL, 0 });
+    m->slot = SLOT_NONE;
+    m->own_lane = true;
+    m->quiet = true;
+    m->owed = true;
+    m->judged = true;
+    m->in_block = true;
+    m->opens_block = true;
+    list_insert_before(&r->arrival, &m->arrival);
+    d->n_requests++;
+    return m;
+}
+
+/* Open the block at its node. Returns false: r waits for the answer. */
+static bool send_owed_multi(struct engine *e,
+                            struct downstream *d,
+                            struct request *r)
+{
+    uint16_t own = r->slot;
+    r->slot = slot_of_block(e, d, r);
+    enum lane_answer lane = redis_want_private(e, d, r);
+    if (lane == LANE_REFUSED) {
+        return true;
+    }
+    struct request *m = lane == LANE_READY ? new_multi(e, d, r) : NULL;
+    if (lane == LANE_READY && m == NULL) {
+        e->stats.limit_memory++;
+        downstream_close(e, d, "out of memory for its transaction");
+        return true;
+    }
+    if (m != NULL) {
+        m->slot = r->slot;
+        d->multi_owed = false;
+        d->block_passed = true;
+        redis_submit(e, d, m);
+    }
+    r->slot = own;
+    return false;
+}
+
+/* A block of which the server has heard nothing yet. Returns whether r is
+ * taken. */
+static bool in_owed_block(struct engine *e,
+                          struct downstream *d,
+                          struct request *r)
+{
+    enum command_id id = r->command != NULL ? r->command->id : COMMAND_OTHER;
+    if (id != COMMAND_EXEC && id != COMMAND_DISCARD) {
+        return send_owed_multi(e, d, r);
+    }
+    d->multi_owed = false;
+    d->block = BLOCK_NONE;
+    cluster_of(d)->stats.local_replies++;
+    downstream_answer_text(e, r, id == COMMAND_EXEC ? "*0\r\n" : "+OK\r\n");
+    return true;
+}
+
 /* A command between MULTI and EXEC is the server's to judge. */
 bool redis_in_block(struct engine *e, struct downstream *d, struct request *r)
 {
@@ -127,6 +243,12 @@ bool redis_in_block(struct engine *e, struct downstream *d, struct request *r)
     if (d->block != BLOCK_OPEN) {
         answer_in_broken_block(e, d, r);
         return true;
+    }
+    if (d->multi_owed) {
+        return in_owed_block(e, d, r);
+    }
+    if (d->n_open > 0 && waits_for_multi(d)) {
+        return false;
     }
     if ((id == COMMAND_EXEC || id == COMMAND_DISCARD) && !redis_is_bare(e, r)) {
         id = COMMAND_OTHER; /* refused by the server, and the block goes on */
@@ -166,6 +288,7 @@ bool redis_in_block(struct engine *e, struct downstream *d, struct request *r)
     case COMMAND_SCRIPT_CALL: break;
     }
     r->in_block = true;
+    r->own_lane = true;
     redis_submit(e, d, r);
     return true;
 }
@@ -176,6 +299,13 @@ bool redis_multi(struct engine *e, struct downstream *d, struct request *r)
         /* A watched key may have changed while nobody watched: the block is
          * taken, and EXEC answers null, "somebody changed a watched key". */
         d->block = BLOCK_SHAM;
+        downstream_answer_text(e, r, "+OK\r\n");
+        return true;
+    }
+    if (cluster_of(d)->slots != NULL && !d->watching) {
+        d->block = BLOCK_OPEN;
+        d->multi_owed = true;
+        cluster_of(d)->stats.local_replies++;
         downstream_answer_text(e, r, "+OK\r\n");
         return true;
     }

@@ -86,6 +86,7 @@ struct request {
     bool ambiguous;       /* an attempt was sent and never answered */
     bool overtaken;     /* SETTLING: a later one on the same key took effect */
     bool opens_block;   /* the MULTI that began it */
+    bool owed;          /* a MULTI that its client has had the answer to */
     bool ends_block;    /* its EXEC or DISCARD */
     bool refused_block; /* a MULTI that was given up */
     bool in_block;      /* between MULTI and EXEC, these included */
