@@ -138,6 +138,7 @@ struct endpoint *cluster_add(struct engine *e,
     }
     endpoint_init(p, c, address);
     p->index = (uint32_t)(place - c->endpoints);
+    p->near = endpoint_zone_is_near(c, address, NULL);
     *place = p;
     return p;
 }

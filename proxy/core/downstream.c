@@ -373,6 +373,7 @@ static void mark_answered(struct engine *e,
         d->entering_raw = false;
     }
     d->n_open -= r->open;
+    d->n_replica_open -= r->open && r->from_replica;
     r->open = false;
     request_move(r, REQUEST_DONE);
     if (!r->owed) {
@@ -532,6 +533,7 @@ void downstream_recall(struct engine *e, struct downstream *d)
         request_move(r, REQUEST_NEW);
         r->open = false;
         d->n_open--;
+        d->n_replica_open -= r->from_replica;
         if (first == NULL) {
             first = r;
         }

@@ -57,6 +57,7 @@ struct downstream {
     uint64_t block_until_us; /* BLOCK_BROKEN ends then at the latest */
     uint32_t n_requests;     /* in requests */
     uint32_t n_open;         /* dispatched and not answered */
+    uint32_t n_replica_open; /* of these, reads that a replica may answer */
     uint32_t n_settling;     /* SETTLING or BACKOFF */
     uint32_t map_version;    /* cluster->version when what is open was sent */
     uint16_t last_slot;      /* of its last command with a key; see request */

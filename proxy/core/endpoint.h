@@ -39,6 +39,10 @@ struct endpoint {
     bool online;              /* the other nodes think so */
     uint32_t n_slots;         /* it owns */
     uint32_t shard;           /* nodes of one shard have the same number */
+    bool near;       /* in redial's own zone */
+    bool link_up;    /* a replica's, to its primary */
+    bool lag_known;  /* link_up and lag_us have been told */
+    uint64_t lag_us; /* since it heard of its primary */
     uint64_t latency_us;      /* smoothed, of handshakes and topology answers;
                                    0: not measured */
 };
@@ -48,6 +52,12 @@ void endpoint_init(struct endpoint *p,
                    const struct address *address);
 /* Frees its lanes. */
 void endpoint_fini(struct engine *e, struct endpoint *p);
+
+/* Whether an endpoint is in redial's zone: by what it has told (NULL or empty:
+ * nothing), else by node_zones. */
+bool endpoint_zone_is_near(const struct cluster *c,
+                           const struct address *address,
+                           const char *told);
 
 /* A connection attempt failed, or the last lane was lost. */
 void endpoint_failed(struct engine *e, struct endpoint *p, const char *why);

@@ -111,6 +111,13 @@ bool redis_bind_shared(struct engine *e, struct downstream *d);
 struct endpoint *redis_endpoint(struct engine *e,
                                 struct downstream *d,
                                 struct request *r);
+/* redis_replica.c: whether r, of a client whose reads may go to replicas, can be
+ * sent now; false: something in front of it is still on the other side. */
+bool redis_choose_side(struct downstream *d, struct request *r);
+/* The endpoint that answers a read of what primary owns. */
+struct endpoint *redis_reader(const struct downstream *d,
+                              struct endpoint *primary);
+
 /* For what any server can answer. */
 struct endpoint *redis_any_endpoint(const struct downstream *d);
 struct upstream *redis_lane(struct engine *e,

@@ -17,6 +17,7 @@ static void start_anew(struct request *r)
     r->node = 0;
     r->asking = false;
     r->hops = 0;
+    r->avoid_replica = true;
 }
 
 /* The node cannot do it now: count, and find out whether another one can. */
@@ -65,6 +66,7 @@ static enum redirect follow(struct engine *e,
         start_anew(r);
         return REDIRECT_FOLLOW;
     }
+    r->avoid_replica = true;
     r->asking = asking;
     r->node = asking ? (uint16_t)to->index : 0;
     if (!asking && r->slot != slot_plus(error->slot)) {

@@ -401,7 +401,7 @@ static void on_own(struct engine *e,
     uint64_t asked_us = r->arrived_us;
     list_remove(&r->place);
     request_free(e, r);
-    if (task == TASK_PING || task == TASK_ASKING) {
+    if (task == TASK_PING || task == TASK_ASIDE) {
         chain_clear(e->memory, &u->partial);
         u->ping_sent = u->ping_sent && task != TASK_PING;
         return;

@@ -53,6 +53,7 @@ void redis_submit(struct engine *e, struct downstream *d, struct request *r)
     r->deadline_us = from_us + config->deadline_us;
     r->open = true;
     d->n_open++;
+    d->n_replica_open += r->from_replica;
     if (config->attempt_timeout_us > 0) {
         r->patience_us = patience_us(e, d, r);
         r->blocks =
@@ -394,6 +395,10 @@ bool redis_dispatch(struct engine *e, struct downstream *d, struct request *r)
             return false;
         }
         d->map_version = c->version;
+    }
+    if (c->topology != NULL && c->config->read_from != READ_PRIMARY &&
+        !redis_choose_side(d, r)) {
+        return false;
     }
     if (r->judged) { /* it waited for the lane before, and does so again */
         redis_submit(e, d, r);

@@ -59,13 +59,22 @@ struct endpoint *redis_any_endpoint(const struct downstream *d)
     return c->slots == NULL ? c->primary : any_primary(c, d);
 }
 
+/* The side of a shard that answers r. */
+static struct endpoint *side(const struct downstream *d,
+                             const struct request *r,
+                             struct endpoint *primary)
+{
+    bool replica = r->from_replica && !r->avoid_replica && !primary->limbo;
+    return replica ? redis_reader(d, primary) : primary;
+}
+
 struct endpoint *redis_endpoint(struct engine *e,
                                 struct downstream *d,
                                 struct request *r)
 {
     const struct cluster *c = cluster_of(d);
     if (c->slots == NULL) {
-        return c->primary;
+        return side(d, r, c->primary);
     }
     if (r->node != 0 && c->endpoints[r->node] != NULL) {
         return c->endpoints[r->node];
@@ -74,7 +83,7 @@ struct endpoint *redis_endpoint(struct engine *e,
         redis_find_slot(e, r);
     }
     if (r->slot != SLOT_NONE) {
-        return c->endpoints[c->slots[r->slot - 1]];
+        return side(d, r, c->endpoints[c->slots[r->slot - 1]]);
     }
     if (r->command != NULL && r->command->route == ROUTE_LAST &&
         d->last_slot != SLOT_NOT_LOOKED_FOR) {

@@ -39,7 +39,7 @@ enum request_task {
     /* The lane's own, without a client. */
     TASK_PING, /* its liveness check */
     TASK_HANDSHAKE,
-    TASK_ASKING,   /* before a request that was answered ASK */
+    TASK_ASIDE,    /* ASKING, READONLY: the answer does not matter */
     TASK_TOPOLOGY, /* step says which question */
 };
 
@@ -80,6 +80,8 @@ struct request {
     uint8_t task;         /* enum request_task */
     uint8_t step;         /* TASK_HANDSHAKE: which */
     bool own_lane;        /* goes over its client's own lane */
+    bool from_replica;    /* a replica may answer it */
+    bool avoid_replica;   /* one has refused it */
     bool asking;          /* ASKING goes before it */
     bool open;            /* counted in downstream->n_open */
     bool quiet;           /* CLIENT REPLY OFF or SKIP: no reply to the client */

@@ -21,7 +21,8 @@ enum step {
     STEP_INFO,
     STEP_SHARDS,
     STEP_SLOTS,
-    STEP_COUNT
+    STEP_COUNT,
+    STEP_LAG = UINT8_MAX /* of a replica; not part of a question */
 };
 
 /* ---- beginning and end ----------------------------------------------------- */
@@ -339,6 +340,17 @@ static void take_view(struct engine *e,
     conclude_if_complete(e, t);
 }
 
+static void take_lag(struct endpoint *p, struct span reply)
+{
+    struct replication_info info;
+    if (!replication_info_parse(reply, &info) || info.role != NODE_REPLICA) {
+        return;
+    }
+    p->lag_known = true;
+    p->link_up = info.link_up;
+    p->lag_us = info.last_io_s < 0 ? 0 : (uint64_t)info.last_io_s * 1000000;
+}
+
 void topology_reply(struct engine *e,
                     struct upstream *u,
                     uint64_t asked_us,
@@ -346,6 +358,10 @@ void topology_reply(struct engine *e,
                     struct span reply)
 {
     struct topology *t = u->endpoint->cluster->topology;
+    if (step == STEP_LAG) {
+        take_lag(u->endpoint, reply);
+        return;
+    }
     if (t->sentinel != NULL) {
         sentinel_reply(e, t, u, step, reply);
         return;
@@ -372,7 +388,8 @@ void topology_reply(struct engine *e,
     case STEP_SLOTS:
         take_view(e, t, a, view_from_slots(reply, &error), error);
         break;
-    case STEP_COUNT: break;
+    case STEP_COUNT:
+    case STEP_LAG: break;
     }
 }
 
@@ -447,9 +464,35 @@ static void look_for_silence(struct engine *e, struct topology *t)
     }
 }
 
+enum {
+    LAG_INTERVAL_US = 1000 * 1000
+};
+
+static void ask_for_lag(struct engine *e, struct topology *t)
+{
+    static const char get_replication[] =
+        "*2\r\n$4\r\nINFO\r\n$11\r\nreplication\r\n";
+    struct cluster *c = t->cluster;
+    if (c->config->read_from == READ_PRIMARY ||
+        c->config->replica_max_lag_us == 0 || e->now_us < t->lag_us) {
+        return;
+    }
+    t->lag_us = e->now_us + LAG_INTERVAL_US;
+    for (uint32_t i = 1; i < c->n_endpoints; i++) {
+        struct endpoint *p = c->endpoints[i];
+        struct upstream *u =
+            p != NULL && p->role == NODE_REPLICA ? lane_to_ask(e, p) : NULL;
+        if (u != NULL) {
+            upstream_send_own(e, u, TASK_TOPOLOGY, STEP_LAG,
+                              span_of(get_replication));
+        }
+    }
+}
+
 void topology_timeout(struct engine *e, struct topology *t)
 {
     look_for_silence(e, t);
+    ask_for_lag(e, t);
     if (t->sentinel != NULL) {
         sentinel_timeout(e, t);
     } else if (t->deadline_us != 0) {
@@ -468,6 +511,9 @@ void topology_timeout(struct engine *e, struct topology *t)
         wake_at(e, t, t->next_us);
     } else if (t->refresh_us != 0) {
         wake_at(e, t, t->refresh_us);
+    }
+    if (t->lag_us != 0) {
+        wake_at(e, t, t->lag_us);
     }
     if (t->cluster->config->silence_probe_us != 0) {
         wake_at(e, t, t->silence_us);

@@ -35,6 +35,7 @@ struct topology {
     uint64_t deadline_us; /* of the answers; 0: nobody is being asked */
     uint64_t next_us;     /* not asked again before */
     uint64_t refresh_us;  /* asked again then at the latest */
+    uint64_t lag_us;      /* replicas are asked how far behind they are then */
     uint64_t silence_us;  /* lanes are looked at then */
     uint64_t adopted_us;  /* the last time; 0: never */
     uint64_t epoch;       /* of what was adopted */

@@ -288,6 +288,7 @@ static void note_nodes(struct engine *e,
         p->known = true;
         memcpy(p->id, node->id, sizeof(p->id));
         memcpy(p->zone, node->zone, sizeof(p->zone));
+        p->near = endpoint_zone_is_near(c, &p->address, p->zone);
         p->online = node->online;
         p->shard = node->shard;
         p->said_role = (uint8_t)node->role;
@@ -305,6 +306,15 @@ static void set_role(struct engine *e,
         return;
     }
     p->role = role;
+    if (role == NODE_REPLICA && c->slots != NULL) {
+        LIST_FOR_EACH (node, &p->lanes) {
+            struct upstream *u =
+                CONTAINER_OF(node, struct upstream, endpoint_node);
+            if (u->state == UPSTREAM_UP) {
+                upstream_read_only(e, u);
+            }
+        }
+    }
     topology_trace(e, c, p, before, role_name(p), NULL);
 }
 

@@ -203,6 +203,14 @@ enum {
     STEADY_US = 1000 * 1000
 };
 
+/* Let a replica of a cluster answer reads. Without memory it answers MOVED, and
+ * the primary is asked. */
+void upstream_read_only(struct engine *e, struct upstream *u)
+{
+    upstream_send_own(e, u, TASK_ASIDE, 0,
+                      span_of("*1\r\n$8\r\nREADONLY\r\n"));
+}
+
 void upstream_up(struct engine *e, struct upstream *u)
 {
     u->up_us = e->now_us;
@@ -218,6 +226,9 @@ void upstream_up(struct engine *e, struct upstream *u)
     }
     if (!upstream_is_needed(e, u)) {
         upstream_wake_at(e, u, e->now_us + STEADY_US);
+    }
+    if (u->endpoint->role == NODE_REPLICA && c->slots != NULL) {
+        upstream_read_only(e, u);
     }
     upstream_flush(e, u);
     if (u->fence_done) {

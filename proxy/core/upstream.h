@@ -144,6 +144,9 @@ void upstream_lost(struct engine *e,
                    struct upstream *u,
                    const struct upstream_loss *loss);
 
+/* The node at the other end is a replica: ask it to answer reads. */
+void upstream_read_only(struct engine *e, struct upstream *u);
+
 /* The handshake is complete: use the lane. */
 void upstream_up(struct engine *e, struct upstream *u);
 

@@ -43,7 +43,7 @@ static void sent_raw(struct engine *e, struct upstream *u, struct request *r)
 void upstream_send(struct engine *e, struct upstream *u, struct request *r)
 {
     struct cluster *c = u->endpoint->cluster;
-    if ((r->asking && !upstream_send_own(e, u, TASK_ASKING, 0,
+    if ((r->asking && !upstream_send_own(e, u, TASK_ASIDE, 0,
                                          span_of("*1\r\n$6\r\nASKING\r\n"))) ||
         !push_bytes(e, u, r)) {
         e->stats.limit_memory++;
