@@ -27,6 +27,14 @@ static bool is_same(const struct view_node *a, const struct view_node *b)
             (a->port == b->port && strcmp(a->host, b->host) == 0));
 }
 
+/* The node at index is no other one under the same name. */
+static void require_new(const struct view *v, uint32_t index)
+{
+    for (uint32_t other = 0; other < index; other++) {
+        REQUIRE(!is_same(&v->nodes[index], &v->nodes[other]));
+    }
+}
+
 static void require_view(struct view *v, const char *error)
 {
     int end = -1;
@@ -38,9 +46,7 @@ static void require_view(struct view *v, const char *error)
     REQUIRE(v->n_nodes <= VIEW_NODES_MAX && v->n_ranges <= VIEW_RANGES_MAX);
     for (uint32_t i = 0; i < v->n_nodes; i++) {
         require_node(&v->nodes[i]);
-        for (uint32_t other = 0; other < i; other++) {
-            REQUIRE(!is_same(&v->nodes[i], &v->nodes[other]));
-        }
+        require_new(v, i);
     }
     for (uint32_t i = 0; i < v->n_ranges; i++) {
         const struct view_range *r = &v->ranges[i];

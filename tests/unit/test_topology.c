@@ -64,7 +64,7 @@ static size_t count_inside(const char *at)
         bool quoted = at[strspn(at, " ")] == '\'';
         at = word_next(at, &word);
         assert_non_null(at);
-        uint8_t first = quoted ? 'x' : word.data[0];
+        uint8_t first = quoted || word.len == 0 ? 'x' : word.data[0];
         if (first == ')' || first == '}') {
             if (depth-- == 0) {
                 return count;
@@ -389,6 +389,16 @@ static void replication_is_read(void **state)
     assert_int_equal(info.last_io_s, -1);
     assert_int_equal(info.offset, 0);
     assert_string_equal(info.zone, "eu-1a");
+    info = replication_of(info_of("role:slave\r\nslave_repl_offset:7\r\n"
+                                  "master_repl_offset:8\r\n"));
+    assert_int_equal(info.offset, 7);
+    info = replication_of(info_of("role:master\r\nslave_repl_offset:7\r\n"
+                                  "master_repl_offset:8\r\n"
+                                  "master_link_status:up\r\n"
+                                  "master_last_io_seconds_ago:1\r\n"));
+    assert_int_equal(info.offset, 8);
+    assert_false(info.link_up);
+    assert_int_equal(info.last_io_s, -1);
     assert_false(replication_info_parse(info_of("role:none\r\n"), &info));
     assert_false(replication_info_parse(info_of("x:1\r\n"), &info));
     assert_false(replication_info_parse(reply_of("-NOAUTH"), &info));
@@ -821,9 +831,9 @@ static void a_sentinel_lists_servers(void **state)
     (void)state;
     const char *error = NULL;
 
-    for (char version = '2'; version <= '3'; version++) {
+    for (int version = 2; version <= 3; version++) {
         char name[32];
-        (void)snprintf(name, sizeof name, "sentinel_replicas%c", version);
+        (void)snprintf(name, sizeof name, "sentinel_replicas%d", version);
         struct view *v = sentinel_list_parse(recorded(name), &error);
         assert_non_null(v);
         assert_int_equal(v->n_nodes, 1);
@@ -836,9 +846,9 @@ static void a_sentinel_lists_servers(void **state)
         assert_true(v->nodes[0].online);
         assert_true(v->nodes[0].offset > 0);
         view_free(v);
-        (void)snprintf(name, sizeof name, "sentinel_sentinels%c", version);
+        (void)snprintf(name, sizeof name, "sentinel_sentinels%d", version);
         assert_string_equal(listed(recorded(name)), "6f9b@127.0.0.1:21021/0?");
-        (void)snprintf(name, sizeof name, "sentinel_masters%c", version);
+        (void)snprintf(name, sizeof name, "sentinel_masters%d", version);
         assert_string_equal(listed(recorded(name)), "da82@127.0.0.1:21010/0P");
     }
 }
@@ -912,6 +922,62 @@ static void a_switch_names_both_addresses(void **state)
     assert_false(sentinel_switch_parse((struct span){ 0 }, &name, &from, &to));
 }
 
+#ifdef REPLACE_MALLOC
+/* glibc lets a program bring its own allocator; the shared hiredis calls it
+ * too. This one fails once, at the allocation told. */
+void *__libc_malloc(size_t size);             /* NOLINT */
+void *__libc_calloc(size_t n, size_t size);   /* NOLINT */
+void *__libc_realloc(void *old, size_t size); /* NOLINT */
+
+static size_t fail_in; /* 0: never */
+
+static bool fails(void)
+{
+    return fail_in > 0 && --fail_in == 0;
+}
+
+void *malloc(size_t size)
+{
+    return fails() ? NULL : __libc_malloc(size);
+}
+
+void *calloc(size_t n, size_t size)
+{
+    return fails() ? NULL : __libc_calloc(n, size);
+}
+
+void *realloc(void *old, size_t size)
+{
+    return fails() ? NULL : __libc_realloc(old, size);
+}
+
+static void memory_that_is_short_is_an_error_and_nothing_worse(void **state)
+{
+    (void)state;
+    struct span reply = nodes_of(20, 40);
+    size_t failures = 0;
+
+    for (size_t n = 1;; n++) {
+        const char *error = NULL;
+        fail_in = n;
+        struct view *v = view_from_slots(reply, &error);
+        bool all_used = fail_in > 0;
+        fail_in = 0;
+        if (all_used) { /* more were granted than it needs */
+            assert_non_null(v);
+            assert_int_equal(v->n_nodes, 20);
+            view_free(v);
+            break;
+        }
+        assert_null(v);
+        assert_non_null(error);
+        assert_non_null(strstr(error, "memory"));
+        failures++;
+    }
+    assert_true(failures > 5);
+}
+#endif
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -943,6 +1009,9 @@ int main(void)
         cmocka_unit_test(servers_that_are_down_are_not_online),
         cmocka_unit_test(listed_servers_without_an_address_are_left_out),
         cmocka_unit_test(a_switch_names_both_addresses),
+#ifdef REPLACE_MALLOC
+        cmocka_unit_test(memory_that_is_short_is_an_error_and_nothing_worse),
+#endif
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
