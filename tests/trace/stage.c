@@ -31,7 +31,9 @@ static struct player *player_add(struct stage *s, char side, unsigned number)
         return NULL;
     }
     struct player *p = &s->players[s->n_players++];
-    *p = (struct player){ .side = side, .number = number, .open = true };
+    *p = (struct player){
+        .side = side, .number = number, .open = true, .resp = 2
+    };
     return p;
 }
 
@@ -45,30 +47,47 @@ static struct player *player_of(struct stage *s, conn_id id)
     return NULL;
 }
 
-static unsigned upstreams(const struct stage *s)
+static unsigned count_of(const struct stage *s, char side)
 {
     unsigned n = 0;
     for (size_t i = 0; i < s->n_players; i++) {
-        n += s->players[i].side == 'u';
+        n += s->players[i].side == side;
     }
     return n;
 }
 
+/* A connection that the engine asks for. */
+static struct player *player_open(struct stage *s, const struct action *a)
+{
+    char side = servers_name(s->servers, a->address);
+    struct player *p = player_add(s, side, count_of(s, side) + 1);
+    if (p != NULL) {
+        p->id = a->conn;
+    }
+    return p;
+}
+
 struct player *stage_find(struct stage *s, char side, unsigned number)
 {
+    struct player *newest = NULL;
     for (size_t i = 0; i < s->n_players; i++) {
-        if (s->players[i].side == side && s->players[i].number == number) {
-            return &s->players[i];
+        struct player *p = &s->players[i];
+        if (p->side != side || (number != 0 && p->number != number)) {
+            continue;
+        }
+        if (newest == NULL || p->open || !newest->open) {
+            newest = p;
         }
     }
-    return NULL;
+    return newest;
 }
 
 static void keep_written(struct stage *s, struct player *p, struct chain *chain)
 {
     struct memory *m = engine_memory(s->engine);
+    struct bytes *to = server_acts(s, p) ? &p->unread : &p->written;
     for (const struct segment *g = chain->head; g != NULL; g = g->next) {
-        bytes_add(&p->written, slice_data(&g->slice), g->slice.len);
+        bytes_add(to, slice_data(&g->slice), g->slice.len);
     }
     p->untaken += chain->bytes;
     chain_clear(m, chain);
@@ -79,11 +98,10 @@ static void keep_action(struct stage *s, struct action *a)
     struct player *p = player_of(s, a->conn);
     bool opens = a->type == ACTION_CONNECT || a->type == ACTION_RESOLVE;
     if (p == NULL && opens) {
-        p = player_add(s, 'u', upstreams(s) + 1);
+        p = player_open(s, a);
         if (p == NULL) {
             return;
         }
-        p->id = a->conn;
     }
     if (p == NULL || !p->open) {
         snprintf(s->error, sizeof s->error,
@@ -101,6 +119,9 @@ static void keep_action(struct stage *s, struct action *a)
         p->open = false;
     }
     p->connecting = p->connecting || a->type == ACTION_CONNECT;
+    if (server_acts(s, p) && !p->up) {
+        return; /* not of interest before the handshake is over */
+    }
     if (s->n_pending == PENDING_MAX) {
         snprintf(s->error, sizeof s->error, "too many actions at once");
         return;
@@ -119,15 +140,20 @@ static bool resolve_at_once(struct stage *s, const struct action *a)
         return false;
     }
     char first = a->address->host[0];
-    if (!a->address->is_unix && (first < '0' || first > '9')) {
+    char name = servers_name(s->servers, a->address);
+    bool digits = (first >= '0' && first <= '9') ||
+                  strchr(a->address->host, ':') != NULL || a->address->is_unix;
+    bool scripted =
+        name != 'u' && s->servers->of[name - 'A'].mode != SERVER_MANUAL;
+    if (!digits && !scripted) {
         return false;
     }
     struct address copy = *a->address;
+    if (!digits) {
+        server_resolve(name, &copy);
+    }
     if (player_of(s, a->conn) == NULL) {
-        struct player *p = player_add(s, 'u', upstreams(s) + 1);
-        if (p != NULL) {
-            p->id = a->conn;
-        }
+        (void)player_open(s, a);
     }
     struct event resolved = { .type = EVENT_RESOLVED,
                               .now_us = s->now_us,
@@ -164,9 +190,30 @@ static void drain(struct stage *s)
     }
 }
 
-bool stage_open(struct stage *s, const struct config *config, bool split)
+void stage_serve(struct stage *s)
 {
-    *s = (struct stage){ .now_us = EARLIEST_US, .split = split };
+    unsigned rounds = 0;
+    if (s->serving) {
+        return;
+    }
+    s->serving = true;
+    while (s->error[0] == '\0' && servers_act(s)) {
+        if (++rounds > STEPS_WITHOUT_TIME_MAX) {
+            snprintf(s->error, sizeof s->error,
+                     "the engine asks the servers for ever");
+        }
+    }
+    s->serving = false;
+}
+
+bool stage_open(struct stage *s,
+                const struct config *config,
+                struct servers *servers,
+                bool split)
+{
+    *s = (struct stage){ .now_us = EARLIEST_US,
+                         .split = split,
+                         .servers = servers };
     struct engine_options options = {
         .config = config,
         .seed = 1,
@@ -182,6 +229,7 @@ bool stage_open(struct stage *s, const struct config *config, bool split)
         return false;
     }
     drain(s);
+    stage_serve(s);
     return s->error[0] == '\0';
 }
 
@@ -193,6 +241,7 @@ bool stage_close(struct stage *s)
     }
     for (size_t i = 0; i < s->n_players; i++) {
         bytes_fini(&s->players[i].written);
+        bytes_fini(&s->players[i].unread);
     }
     s->n_players = 0;
     if (s->blocks != 0) {
@@ -266,6 +315,7 @@ void stage_step(struct stage *s, struct event event)
     event.now_us = s->now_us;
     engine_step(s->engine, &event);
     drain(s);
+    stage_serve(s);
 }
 
 static void bytes_once(struct stage *s, struct player *p, struct span bytes)

@@ -1,19 +1,21 @@
 /* The stage on which a trace is played: an engine, its clients (c1, c2, ...)
- * and its server connections (u1, u2, ... in the order of its asking). */
+ * and its server connections: A1, A2, ... to the scripted server A, and u1, u2,
+ * ... to others, in the order of its asking. */
 #ifndef TRACE_STAGE_H
 #define TRACE_STAGE_H
 
 #include "config/config.h"
 #include "proxy/core/engine.h"
 #include "tests/sim/bytes.h"
+#include "tests/trace/servers.h"
 
 enum {
-    PLAYERS_MAX = 64,
+    PLAYERS_MAX = 512,
     PENDING_MAX = 256
 };
 
 struct player {
-    char side; /* 'c' or 'u' */
+    char side; /* 'c', 'u', or the letter of a scripted server */
     unsigned number;
     conn_id id;
     bool open;
@@ -21,6 +23,13 @@ struct player {
     bool holds;           /* the kernel takes nothing of what is written */
     struct bytes written; /* by the engine, not yet expected by a line */
     uint64_t untaken;     /* written, not yet taken by the kernel */
+
+    /* Of a connection to a scripted server: */
+    bool up;                /* the handshake's PING has come */
+    int resp;               /* as HELLO said */
+    struct bytes unread;    /* written by the engine, not yet looked at */
+    uint8_t owed[OWED_MAX]; /* enum owed, in order, n_owed */
+    size_t n_owed;
 };
 
 /* Something the engine did, other than writing. */
@@ -32,6 +41,8 @@ struct pending {
 
 struct stage {
     struct engine *engine;
+    struct servers *servers; /* borrowed */
+    bool serving;            /* the scripted servers are at it */
     uint64_t now_us;
     struct player players[PLAYERS_MAX];
     size_t n_players;
@@ -43,7 +54,10 @@ struct stage {
 };
 
 /* Start the engine and collect what it wants at once. */
-bool stage_open(struct stage *s, const struct config *config, bool split);
+bool stage_open(struct stage *s,
+                const struct config *config,
+                struct servers *servers,
+                bool split);
 /* Free everything; false, with s->error, when the engine leaked. */
 bool stage_close(struct stage *s);
 
@@ -51,6 +65,7 @@ bool stage_close(struct stage *s);
  * engine does something. */
 bool stage_advance(struct stage *s, uint64_t until_us);
 
+/* Number 0: the newest one that is open, else the newest. */
 struct player *stage_find(struct stage *s, char side, unsigned number);
 /* A client connects. */
 struct player *stage_connect(struct stage *s,
@@ -62,6 +77,9 @@ struct player *stage_connect(struct stage *s,
 void stage_step(struct stage *s, struct event event);
 void stage_bytes(struct stage *s, struct player *p, struct span bytes);
 void stage_taken(struct stage *s, struct player *p, uint64_t count);
+
+/* Let the scripted servers do what they have to do. */
+void stage_serve(struct stage *s);
 
 /* Take the first pending action of that kind off the list. */
 bool stage_take(struct stage *s,

@@ -1,5 +1,6 @@
 /* Plays .trace files: conversations between clients, the engine and servers,
  * written as text (README.md). Usage: trace FILE... */
+#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -26,6 +27,7 @@ struct play {
     size_t n_sets;
     struct bytes ini;
     struct config *config;
+    struct servers servers;
     struct stage stage;
     struct bytes complaint; /* what went wrong; empty while nothing did */
 };
@@ -85,7 +87,7 @@ static void start(struct play *p)
     p->config = config_load(&source, &problems);
     if (p->config == NULL) {
         config_complain(p, &problems);
-    } else if (!stage_open(&p->stage, p->config, p->split)) {
+    } else if (!stage_open(&p->stage, p->config, &p->servers, p->split)) {
         complain(p, p->stage.error);
     }
     config_problems_fini(&problems);
@@ -231,7 +233,14 @@ static void do_replies(struct play *p, struct player *who, const char *rest)
 {
     struct bytes bytes = { 0 };
     bool good = reply_read(&rest, &bytes);
-    send_bytes(p, who, &bytes, good);
+    if (!good || !server_acts(&p->stage, who)) {
+        send_bytes(p, who, &bytes, good);
+        return;
+    }
+    if (!server_replies(&p->stage, who, bytes_span(&bytes))) {
+        complain(p, "it was not asked so much");
+    }
+    bytes_fini(&bytes);
 }
 
 static void do_holds(struct play *p, struct player *who, const char *rest)
@@ -526,6 +535,7 @@ static const struct verb_row {
 
 static const struct verb_row *verb_find(char side, const char *name)
 {
+    side = isupper((unsigned char)side) ? 'u' : side; /* a server */
     for (size_t i = 0; i < sizeof verbs / sizeof verbs[0]; i++) {
         if (strchr(verbs[i].sides, side) != NULL &&
             strcmp(verbs[i].name, name) == 0) {
@@ -546,6 +556,21 @@ static void settle(struct play *p)
     bytes_fini(&text);
 }
 
+/* A line about a scripted server. */
+static void play_server(struct play *p,
+                        char name,
+                        const char *line,
+                        const char *rest)
+{
+    if (p->started) {
+        settle(p);
+    }
+    const char *wrong = server_line(&p->stage, name, line, rest);
+    if (wrong != NULL) {
+        complain(p, wrong);
+    }
+}
+
 static void play_player(struct play *p,
                         const char *subject,
                         const char *rest,
@@ -556,6 +581,10 @@ static void play_player(struct play *p,
     struct player *who = stage_find(&p->stage, subject[0], number);
 
     word_next(&rest, name);
+    if (isupper((unsigned char)subject[0]) && server_has_line(name)) {
+        play_server(p, subject[0], name, rest);
+        return;
+    }
     if (subject[0] == 'c' && strcmp(name, "connects") == 0) {
         settle(p);
         if (stage_connect(&p->stage, number, 0) == NULL) {
@@ -564,7 +593,8 @@ static void play_player(struct play *p,
         return;
     }
     const struct verb_row *row = verb_find(subject[0], name);
-    if (row == NULL || number == 0) {
+    bool numbered = number > 0 || isupper((unsigned char)subject[0]);
+    if (row == NULL || !numbered) {
         complain(p, "unknown verb");
         return;
     }
@@ -616,6 +646,23 @@ static bool is_expectation(const char *rest)
     return row != NULL && !row->event && strcmp(name, "connects") != 0;
 }
 
+/* c1, u12, A, B2 */
+static bool is_subject(const char *word)
+{
+    bool server = isupper((unsigned char)word[0]) != 0;
+    bool numbered = isdigit((unsigned char)word[1]) != 0;
+    return (server && (numbered || word[1] == '\0')) || word[0] == 'c' ||
+           word[0] == 'u';
+}
+
+/* All servers say this from now on. */
+static void say(struct play *p, const char *rest)
+{
+    if (!servers_say(&p->servers, rest)) {
+        complain(p, "topology: cannot be read");
+    }
+}
+
 static void play_line(struct play *p, const char *rest)
 {
     char word[WORD_MAX];
@@ -648,11 +695,52 @@ static void play_line(struct play *p, const char *rest)
         }
     } else if (strcmp(word, "stat") == 0) {
         want_stat(p, after_word);
-    } else if (word[0] == 'c' || word[0] == 'u') {
+    } else if (strcmp(word, "topology") == 0) {
+        say(p, after_word);
+    } else if (is_subject(word)) {
         play_player(p, word, after_word, timed);
     } else {
         complain(p, "unknown line");
     }
+}
+
+static void prepare_url(struct play *p, const char *url)
+{
+    p->sets[SETS_MAX - 1] = text_copy(url);
+    p->url = p->sets[SETS_MAX - 1];
+}
+
+/* cluster A=10.0.0.1:6379 ...: the upstream is a cluster with these seeds;
+ * node B=10.0.0.2:6379 ...: servers that are there as well. */
+static void prepare_servers(struct play *p, const char *rest, bool seeds)
+{
+    struct bytes url = { 0 };
+    if (!servers_declare(&p->servers, rest, seeds ? &url : NULL)) {
+        complain(p, "A=host:port expected");
+    } else if (seeds) {
+        bytes_add(&url, "", 1);
+        prepare_url(p, (const char *)bytes_front(&url));
+    }
+    bytes_fini(&url);
+}
+
+/* What the servers are like before the first event; false: no such line. */
+static bool prepare_server_line(struct play *p, const char *rest)
+{
+    char name[WORD_MAX];
+    char line[WORD_MAX];
+    word_next(&rest, name);
+    if (strcmp(name, "topology") == 0) {
+        say(p, rest);
+        return true;
+    }
+    word_next(&rest, line);
+    if (!isupper((unsigned char)name[0]) || name[1] != '\0' ||
+        !server_has_line(line)) {
+        return false;
+    }
+    play_server(p, name[0], line, rest);
+    return true;
 }
 
 /* A line of the part before the first event; false when that part is over. */
@@ -667,8 +755,19 @@ static bool prepare_line(struct play *p, const char *line)
         return true;
     }
     if (strncmp(line, "url ", 4) == 0) {
-        p->sets[SETS_MAX - 1] = text_copy(line + 4);
-        p->url = p->sets[SETS_MAX - 1];
+        prepare_url(p, line + 4);
+        return true;
+    }
+    if (strncmp(line, "cluster ", 8) == 0) {
+        prepare_servers(p, line + 8, true);
+        return true;
+    }
+    if (strncmp(line, "node ", 5) == 0) {
+        prepare_servers(p, line + 5, false);
+        return true;
+    }
+    if (strncmp(line, "version ", 8) == 0) {
+        snprintf(p->servers.version, VERSION_MAX, "%.15s", line + 8);
         return true;
     }
     if (line[0] == '|') {
@@ -676,7 +775,7 @@ static bool prepare_line(struct play *p, const char *line)
         bytes_add_text(&p->ini, "\n");
         return true;
     }
-    return false;
+    return prepare_server_line(p, line);
 }
 
 static void play_text_line(struct play *p, char *line)
@@ -715,11 +814,12 @@ static void play_end(struct play *p)
         free(p->sets[i]);
     }
     bytes_fini(&p->ini);
+    servers_fini(&p->servers);
 }
 
 static bool play_file(const char *file, bool split)
 {
-    struct play p = { .file = file, .split = split };
+    static struct play p; /* large */
     char line[LINE_MAX_BYTES];
     FILE *f = fopen(file, "r");
 
@@ -727,6 +827,8 @@ static bool play_file(const char *file, bool split)
         fprintf(stderr, "%s: cannot be read\n", file);
         return false;
     }
+    p = (struct play){ .file = file, .split = split };
+    p.stage.servers = &p.servers;
     while (p.complaint.size == 0 && fgets(line, sizeof line, f) != NULL) {
         p.line++;
         play_text_line(&p, line);
