@@ -16,18 +16,11 @@ static uint32_t index_for(const struct cluster *c, const struct downstream *d)
     return lanes <= 1 ? 0 : conn_index(d->conn.id) % lanes;
 }
 
-struct lane_set *lane_set_get(struct engine *e,
-                              struct cluster *c,
-                              const struct session *session,
-                              const struct downstream *d)
+static struct lane_set *set_new(struct engine *e,
+                                struct cluster *c,
+                                const struct session *session,
+                                uint32_t index)
 {
-    uint32_t index = index_for(c, d);
-    LIST_FOR_EACH (node, &c->lane_sets) {
-        struct lane_set *set = CONTAINER_OF(node, struct lane_set, node);
-        if (set->index == index && session_same_lane(set->session, session)) {
-            return set;
-        }
-    }
     struct lane_set *set = memory_take(e->memory, sizeof(*set));
     if (set == NULL) {
         return NULL;
@@ -41,6 +34,30 @@ struct lane_set *lane_set_get(struct engine *e,
     set->index = index;
     list_append(&c->lane_sets, &set->node);
     return set;
+}
+
+struct lane_set *lane_set_get(struct engine *e,
+                              struct cluster *c,
+                              const struct session *session,
+                              const struct downstream *d)
+{
+    uint32_t index = index_for(c, d);
+    LIST_FOR_EACH (node, &c->lane_sets) {
+        struct lane_set *set = CONTAINER_OF(node, struct lane_set, node);
+        if (set->index == index && session_same_lane(set->session, session)) {
+            return set;
+        }
+    }
+    return set_new(e, c, session, index);
+}
+
+static const uint32_t index_apart = UINT32_MAX; /* of no client */
+
+struct lane_set *lane_set_new_apart(struct engine *e,
+                                    struct cluster *c,
+                                    const struct session *session)
+{
+    return set_new(e, c, session, index_apart);
 }
 
 static void free_if_unused(struct engine *e, struct lane_set *set)

@@ -27,6 +27,12 @@ struct lane_set *lane_set_get(struct engine *e,
                               const struct session *session,
                               const struct downstream *d);
 
+/* A set that lane_set_get() does not find: of lanes that serve no clients.
+ * Returns NULL when memory is short. */
+struct lane_set *lane_set_new_apart(struct engine *e,
+                                    struct cluster *c,
+                                    const struct session *session);
+
 /* A client comes, or goes. The set may be gone afterwards. */
 void lane_set_join(struct lane_set *set);
 void lane_set_leave(struct engine *e, struct lane_set *set);

@@ -94,12 +94,10 @@ static struct upstream *some_lane_up(const struct endpoint *p)
     return NULL;
 }
 
-/* Shared lanes to p are not kept open any more. They end when what they carry
- * is answered; with at_once they are given up (redis.md §10). */
-static void leave(struct engine *e,
-                  struct endpoint *p,
-                  bool at_once,
-                  const char *why)
+void topology_leave(struct engine *e,
+                    struct endpoint *p,
+                    bool at_once,
+                    const char *why)
 {
     struct upstream *u;
     p->wanted = false;
@@ -122,9 +120,7 @@ static void leave(struct engine *e,
     }
 }
 
-/* Keep shared lanes to p open, those of clients that have said nothing before
- * anybody needs them. */
-static void join(struct engine *e, struct endpoint *p)
+void topology_join(struct engine *e, struct endpoint *p)
 {
     p->wanted = true;
     struct upstream *u = lane_set_lane(e, p->cluster->base, p);
@@ -296,10 +292,10 @@ static void note_nodes(struct engine *e,
 }
 
 /* Nodes nobody has heard of, and primaries whose slots went elsewhere. */
-static void set_role(struct engine *e,
-                     struct cluster *c,
-                     struct endpoint *p,
-                     uint8_t role)
+void topology_set_role(struct engine *e,
+                       struct cluster *c,
+                       struct endpoint *p,
+                       uint8_t role)
 {
     const char *before = role_name(p);
     if (p->role == role) {
@@ -374,9 +370,7 @@ static bool list_primaries(struct engine *e, struct topology *t)
     return true;
 }
 
-/* An endpoint that is not part of the cluster any more, and that nothing
- * refers to, is forgotten. */
-static void forget_strangers(struct engine *e, struct cluster *c)
+void topology_forget_strangers(struct engine *e, struct cluster *c)
 {
     for (uint32_t i = 1; i < c->n_endpoints; i++) {
         struct endpoint *p = c->endpoints[i];
@@ -405,20 +399,20 @@ static void settle_lanes(struct engine *e, struct cluster *c)
         bool serves = p->n_slots > 0;
         bool fallen = was_primary && !serves &&
                       (p->said_role == NODE_REPLICA || !p->online);
-        set_role(e, c, p,
-                 !p->known && !serves ? NODE_UNKNOWN
-                 : serves             ? NODE_PRIMARY
-                                      : p->said_role);
+        topology_set_role(e, c, p,
+                          !p->known && !serves ? NODE_UNKNOWN
+                          : serves             ? NODE_PRIMARY
+                                               : p->said_role);
         bool candidate =
             p->role == NODE_REPLICA && topology_shard_is_down(c, p->shard);
         if (serves || candidate || (replicas && p->role == NODE_REPLICA)) {
             if (!p->wanted || p->lanes_up + p->lanes_connecting == 0) {
-                join(e, p);
+                topology_join(e, p);
             }
         } else {
-            leave(e, p, fallen,
-                  fallen ? "another node has taken over"
-                         : "the node serves no slots");
+            topology_leave(e, p, fallen,
+                           fallen ? "another node has taken over"
+                                  : "the node serves no slots");
         }
     }
 }
@@ -467,7 +461,7 @@ const char *topology_adopt(struct engine *e, struct topology *t)
         return "out of memory";
     }
     settle_lanes(e, c);
-    forget_strangers(e, c);
+    topology_forget_strangers(e, c);
     if (c->endpoints[0]->n_slots == 0) {
         endpoint_reached(e, c->endpoints[0]);
     } else {
@@ -533,15 +527,15 @@ void topology_set_primary(struct engine *e,
         return;
     }
     c->primary = p;
-    set_role(e, c, p, p->limbo ? NODE_UNKNOWN : NODE_PRIMARY);
+    topology_set_role(e, c, p, p->limbo ? NODE_UNKNOWN : NODE_PRIMARY);
     topology_trace(e, c, p, NULL, "primary", why);
     if (!before->limbo) {
-        set_role(e, c, before, NODE_REPLICA);
-        leave(e, before, true, "another server is the primary");
+        topology_set_role(e, c, before, NODE_REPLICA);
+        topology_leave(e, before, true, "another server is the primary");
     }
     if (!p->limbo) {
         endpoint_reached(e, c->endpoints[0]);
-        join(e, p);
+        topology_join(e, p);
     }
     map_changed(e, c);
 }
