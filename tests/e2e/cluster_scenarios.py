@@ -341,9 +341,10 @@ class Outcome:
     def stall_ms(self):
         return self.result.worst_stall * 1000
 
-    def complaints(self, stall_over=300):
+    def complaints(self, stall_over=300, least_ask=1000, least_tryagain=50):
         """What the clients must not have seen, in words. stall_over: how
-        many ms a request may wait longer than the failover took."""
+        many ms a request may wait longer than the failover took. least_...:
+        how many such answers a migration must have met to prove anything."""
         scenario, result = SCENARIOS[self.name], self.result
         bad = []
         if result.drops:
@@ -365,7 +366,8 @@ class Outcome:
                        f"{self.failover_ms():.0f} ms")
         if self.name == "cluster-migrate" and not self.direct:
             bad += [f"only {self.redirects.get(kind, 0)} {kind}"
-                    for kind, least in (("ask", 1000), ("tryagain", 50))
+                    for kind, least in (("ask", least_ask),
+                                        ("tryagain", least_tryagain))
                     if self.redirects.get(kind, 0) < least]
         return bad
 
