@@ -74,6 +74,7 @@ enum command_route {
     ROUTE_CONNECTION, /* about the connection alone: ASKING, READONLY,
                          READWRITE */
     ROUTE_VIEW,       /* asks for the topology: CLUSTER SLOTS, SHARDS... */
+    ROUTE_REFUSED,    /* changes the node that is asked: CLUSTER RESET... */
     /* Split over slots; the replies are merged. */
     ROUTE_SPLIT_VALUES, /* MGET */
     ROUTE_SPLIT_PAIRS,  /* MSET */

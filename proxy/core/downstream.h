@@ -60,6 +60,8 @@ struct downstream {
     uint32_t n_replica_open; /* of these, reads that a replica may answer */
     uint32_t n_settling;     /* SETTLING or BACKOFF */
     uint32_t map_version;    /* cluster->version when what is open was sent */
+    uint16_t local_port;     /* where it connected to; 0: not known */
+    uint8_t local_ip[16];    /* as of ip_parse() */
     uint16_t last_slot;      /* of its last command with a key; see request */
     uint8_t block;           /* enum block_state */
     bool multi_owed;      /* MULTI was answered here; the node it goes to will

@@ -194,6 +194,8 @@ static void on_change(struct engine *e, const struct event *event)
     struct downstream *d = is_client ? downstream_of(c) : NULL;
     struct upstream *u = is_client ? NULL : upstream_of(c);
     if (event->type == EVENT_ACCEPTED && is_client) {
+        d->local_port = event->local_port;
+        memcpy(d->local_ip, event->local_ip, sizeof(d->local_ip));
         downstream_accepted(e, d);
     } else if (event->type == EVENT_ENDED && is_client) {
         downstream_ended(e, d);

@@ -58,9 +58,14 @@ struct event {
     int error; /* 0, or 1 + enum io_error (so that 0 means success); CLOSED
                   carries 1 + IO_END for end of stream */
     union {
-        struct slice bytes; /* BYTES: owned by the core from here on */
-        uint64_t count;     /* WRITTEN */
-        unsigned listener;  /* ACCEPTED: index into config->listeners */
+        struct slice bytes;       /* BYTES: owned by the core from here on */
+        uint64_t count;           /* WRITTEN */
+        struct {                  /* ACCEPTED */
+            unsigned listener;    /* index into config->listeners */
+            uint16_t local_port;  /* where the client connected to; 0: not
+                                     told */
+            uint8_t local_ip[16]; /* as of ip_parse() */
+        };
         struct {
             const struct address *list; /* borrowed during the step */
             unsigned n;

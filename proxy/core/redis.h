@@ -130,6 +130,12 @@ void redis_find_slot(struct engine *e, struct request *r);
 /* The server wants a password, and nobody has given one. */
 bool redis_unauthenticated(const struct downstream *d);
 
+/* redis_cluster_view.c: answer r if it asks a cluster for its topology, or would
+ * change one of its nodes. False: pass it on. */
+bool redis_cluster_view(struct engine *e,
+                        struct downstream *d,
+                        struct request *r);
+
 /* redis_reply.c: requests the server refused as not applied (rule 6 of
  * redis.md §4). Everything behind them is answered: retry, or pass the refusal
  * on. */

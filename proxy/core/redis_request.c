@@ -252,6 +252,9 @@ static bool dispatch_by_id(struct engine *e,
         cluster_of(d)->slots != NULL && redis_is_bare(e, r)) {
         return answer_ok(e, d, r);
     }
+    if (redis_cluster_view(e, d, r)) {
+        return true;
+    }
     switch ((enum command_id)r->command->id) {
     case COMMAND_AUTH: return redis_auth(e, d, r);
     case COMMAND_HELLO: return redis_hello(e, d, r);
@@ -360,7 +363,8 @@ static bool is_plain(const struct downstream *d, const struct request *r)
     }
     return c == NULL ||
            ((c->id == COMMAND_OTHER || c->id == COMMAND_SCRIPT_CALL) &&
-            !(c->flags & (COMMAND_PRIVATE | COMMAND_BLOCKING)));
+            !(c->flags & (COMMAND_PRIVATE | COMMAND_BLOCKING)) &&
+            (c->route < ROUTE_CONNECTION || cluster_of(d)->slots == NULL));
 }
 
 /* The server drops a connection that says so (it takes it for an attack by way

@@ -2,6 +2,7 @@
 #include <assert.h>
 
 #include "parser/keyslot.h"
+#include "parser/number.h"
 #include "proxy/core/lane_set.h"
 #include "proxy/core/state.h"
 
@@ -29,8 +30,13 @@ void redis_find_slot(struct engine *e, struct request *r)
     if (r->command->route == ROUTE_CHANNEL && argc > 1) {
         key = 1;
     }
+    int64_t number = 0;
     if (key > 0 && key < argc) {
         r->slot = slot_plus(keyslot(args.list[key]));
+    } else if (r->command->route == ROUTE_SLOT && argc > 2 &&
+               number_parse(args.list[2], &number) && number >= 0 &&
+               number < KEYSLOT_COUNT) {
+        r->slot = slot_plus((uint16_t)number);
     }
     request_args_fini(e, &args);
 }

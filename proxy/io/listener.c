@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "config/ip.h"
 #include "proxy/io/sockaddr.h"
 #include "proxy/io/socket.h"
 
@@ -154,6 +155,19 @@ static void refuse(struct worker *w, int fd)
     (void)close(fd);
 }
 
+/* The address a client has come to: what clients that know clusters are told
+ * (redis.md §9) unless the configuration says it. */
+static void note_local(const struct worker *w, int fd, struct event *e)
+{
+    const struct listener_config *l = &w->config->listeners[e->listener];
+    struct address local;
+    if (l->upstream->type == UPSTREAM_CLUSTER && !l->address.is_unix &&
+        l->announce.host[0] == '\0' && sockaddr_of_self(fd, &local) &&
+        ip_parse(local.host, strlen(local.host), e->local_ip)) {
+        e->local_port = local.port;
+    }
+}
+
 static void admit(struct worker *w, struct listener *l, int fd)
 {
     conn_id id = engine_reserve(w->engine, l->index);
@@ -163,10 +177,11 @@ static void admit(struct worker *w, struct listener *l, int fd)
         (void)close(fd);
         return;
     }
-    bool adopted = socket_adopt(w, id, fd);
     struct event e = { .type = EVENT_ACCEPTED,
                        .conn = id,
                        .listener = l->index };
+    note_local(w, fd, &e);
+    bool adopted = socket_adopt(w, id, fd);
     worker_step(w, &e);
     if (!adopted) {
         w->counters.accept_failures++;

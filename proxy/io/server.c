@@ -78,13 +78,9 @@ static void remove_paths(struct server *s)
 /* The port the system chose where the configuration says 0. */
 static struct address own_address(int fd, const struct address *asked)
 {
-    struct address a = *asked;
-    struct sockaddr_any own = { .len = sizeof(own.storage) };
-    if (!a.is_unix && a.port == 0 &&
-        getsockname(fd, (struct sockaddr *)&own.storage, &own.len) == 0) {
-        sockaddr_to((struct sockaddr *)&own.storage, own.len, &a);
-    }
-    return a;
+    struct address own;
+    bool chosen = !asked->is_unix && asked->port == 0;
+    return chosen && sockaddr_of_self(fd, &own) ? own : *asked;
 }
 
 /* With SO_REUSEPORT a second redial would silently take half of the clients:

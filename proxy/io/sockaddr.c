@@ -83,6 +83,17 @@ bool sockaddr_of_peer(int fd, struct address *out)
     return true;
 }
 
+bool sockaddr_of_self(int fd, struct address *out)
+{
+    struct sockaddr_any own = { .len = sizeof(own.storage) };
+    struct sockaddr *sa = (struct sockaddr *)&own.storage;
+    if (getsockname(fd, sa, &own.len) != 0) {
+        return false;
+    }
+    sockaddr_to(sa, own.len, out);
+    return true;
+}
+
 enum io_error io_error_of(int error)
 {
     switch (error) {

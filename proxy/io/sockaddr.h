@@ -23,6 +23,9 @@ void sockaddr_to(const struct sockaddr *sa, socklen_t len, struct address *out);
  * connected any more. */
 bool sockaddr_of_peer(int fd, struct address *out);
 
+/* The address of our side of it. */
+bool sockaddr_of_self(int fd, struct address *out);
+
 /* What an errno value means to the core. */
 enum io_error io_error_of(int error);
 
