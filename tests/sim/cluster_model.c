@@ -117,7 +117,8 @@ struct cluster_model *cluster_new(struct world *w)
         node_new(w, cl)->member = true;
     }
     for (unsigned i = 0; i < primaries; i++) {
-        uint64_t n_replicas = pick(w, 0, w->settings.replicas);
+        uint64_t n_replicas =
+            pick(w, w->settings.replica_each ? 1 : 0, w->settings.replicas);
         for (uint64_t k = 0; k < n_replicas; k++) {
             struct node *n = node_new(w, cl);
             n->member = true;

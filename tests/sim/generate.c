@@ -550,6 +550,7 @@ static bool commit(struct world *w, struct client *c, struct draft *d)
     d->record.behind_others = waits_for_untracked(w, c);
     d->record.end = c->sent_bytes + (c->out.size - before);
     uint32_t request = history_add(w->history, &d->record, bytes_span(&words));
+    world_tell(w, "made", request, bytes_span(&words));
     bytes_fini(&words);
     if (request == NO_REQUEST) {
         c->out.size = before;

@@ -277,29 +277,22 @@ void history_lose(struct world *w, uint32_t request)
     }
 }
 
-/* A replica answers nothing that its client could see to be older than what it
- * wrote: reads go to the primary while a write to their key is unanswered. */
+/* A replica may lag: what a client reads behind its own unanswered write to a
+ * key must come from the primary. Said of the write once it is answered. */
 static void check_replica(struct world *w, struct request_record *r)
 {
-    r->at_replica++;
     const struct client *c = client_find(w, r->client);
-    if (r->writes) {
-        world_violate(w, "I1: a write ran at a replica");
-    }
     for (uint32_t i = 0; c != NULL && i < c->n_waiting; i++) {
         uint32_t other = c->waiting[(c->first + i) % CLIENT_WINDOW];
-        const struct request_record *o = history_at(w->history, other);
+        struct request_record *o = history_at(w->history, other);
         if (o->index >= r->index) {
             break;
         }
         for (unsigned k = 0; o->writes && k < KEYS_PER_REQUEST; k++) {
             for (unsigned j = 0; j < KEYS_PER_REQUEST; j++) {
-                if (r->keys[j] != NO_KEY && r->keys[j] == o->keys[k]) {
-                    world_violate(w,
-                                  "I5: request %" PRIu32 " of client %" PRIu64
-                                  " was read from a replica although an "
-                                  "earlier write is unanswered",
-                                  r->index, r->client);
+                if (r->keys[j] != NO_KEY && r->keys[j] == o->keys[k] &&
+                    o->executions == 0) {
+                    o->overtaken = true;
                 }
             }
         }
@@ -322,7 +315,10 @@ void history_executed(struct world *w,
         check_late(w, r);
     }
     if (w->cluster != NULL && node_of(c)->replica) {
-        check_replica(w, r);
+        r->at_replica++;
+        if (r->writes && r->keys[0] != NO_KEY) {
+            world_violate(w, "I1: a write ran at a replica");
+        }
     }
     if (!whole_of(w, r)->arrived && r->answer != ANSWER_LOST) {
         world_violate(w, "I4: a request ran before it had arrived");
@@ -360,15 +356,18 @@ void history_refused(struct world *w, uint32_t request, struct span reply)
     struct request_record *r = history_at(w->history, request);
     world_note(w, "refused", NULL, request, reply);
     history_served(w, r->client);
-    r->refusal_hash = hash_bytes(0, reply.data, reply.len);
-    r->refusals++;
+    r->refusal_hashes[r->refusals++ % REFUSALS_KEPT] =
+        hash_bytes(0, reply.data, reply.len);
 }
 
 /* --- the engine's side ------------------------------------------------- */
 
-void history_attempt(struct world *w, uint32_t request)
+void history_attempt(struct world *w, uint32_t request, const struct server *s)
 {
     struct request_record *r = history_at(w->history, request);
+    if (w->cluster != NULL && ((const struct node *)s)->replica) {
+        check_replica(w, r);
+    }
     uint64_t deadline_us = w->upstream->deadline_us;
     uint64_t arrived_us = whole_of(w, r)->arrived_us;
     uint64_t turn_us = arrived_us;
@@ -419,6 +418,16 @@ bool history_has_reply(const struct request_record *r, uint64_t hash)
     return false;
 }
 
+bool history_has_refusal(const struct request_record *r, uint64_t hash)
+{
+    for (uint32_t i = 0; i < r->refusals && i < REFUSALS_KEPT; i++) {
+        if (r->refusal_hashes[i] == hash) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Whether every replay must answer what the first execution answered. */
 static bool is_replay_invisible(struct world *w, const struct request_record *r)
 {
@@ -443,7 +452,7 @@ static void answer_server(struct world *w,
     uint64_t hash = hash_bytes(0, reply.data, reply.len);
 
     if (!history_has_reply(r, hash)) {
-        bool refusal = r->refusals > 0 && hash == r->refusal_hash;
+        bool refusal = history_has_refusal(r, hash);
         if (refusal && r->executions == 0) {
             r->answer = ANSWER_REFUSED;
         } else if (refusal) {
@@ -466,8 +475,8 @@ static void answer_server(struct world *w,
         world_violate(
             w,
             "I5: request %" PRIu32 " of client %" PRIu64
-            " ran for the first time after a later one on the same key",
-            r->index, r->client);
+            " (#%td) ran for the first time after a later one on the same key",
+            r->index, r->client, r - w->history->records);
     }
     if (hash != r->hashes[0] && is_replay_invisible(w, r)) {
         world_violate(w,
@@ -575,7 +584,8 @@ static void check_redirect_shown(struct world *w,
                 w->now_us + w->upstream->backoff_cap_us >=
                     r->arrived_us + w->upstream->deadline_us;
     bool may = late || w->draining || is_behind(w, r) || r->n_parts > 0 ||
-               !w->upstream->retry || r->block != 0;
+               !w->upstream->retry || r->block != 0 || r->class == CLASS_BN ||
+               w->counts.hostile > 0;
     for (size_t i = 0; i < sizeof passing / sizeof passing[0] && !may; i++) {
         if (starts(reply, passing[i])) {
             world_violate(w,

@@ -11,7 +11,8 @@ enum {
     PARTS_MAX = 4,
     SPLIT_KEYS_MAX = 12,
     NO_KEY = 0,
-    HASHES_KEPT = 4
+    HASHES_KEPT = 4,
+    REFUSALS_KEPT = 16
 };
 #define NO_REQUEST UINT32_MAX
 
@@ -83,10 +84,10 @@ struct request_record {
     uint32_t executions;
     uint32_t sent_whole; /* copies whose last byte a kernel took */
     uint32_t refusals;   /* copies the server answered as not applied */
-    uint64_t hashes[HASHES_KEPT]; /* of the replies, a ring */
-    uint64_t refusal_hash;
-    struct ledger ledger; /* of its executions */
-    uint8_t sets;         /* what of next it changes: set of enum sets */
+    uint64_t hashes[HASHES_KEPT];           /* of the replies, a ring */
+    uint64_t refusal_hashes[REFUSALS_KEPT]; /* a ring */
+    struct ledger ledger;                   /* of its executions */
+    uint8_t sets; /* what of next it changes: set of enum sets */
     struct ledger next;
     /* Of a cluster. A request over several slots is never executed itself; its
      * parts, one for each slot, are, and stand right behind it. */
@@ -126,7 +127,7 @@ void history_served(struct world *w, uint64_t client);
 /* The server answered that it did not. */
 void history_refused(struct world *w, uint32_t request, struct span reply);
 /* The engine wrote it to a server; a kernel took its last byte. */
-void history_attempt(struct world *w, uint32_t request);
+void history_attempt(struct world *w, uint32_t request, const struct server *s);
 void history_sent(struct world *w, uint32_t request);
 /* Its client was answered. */
 void history_answered(struct world *w,
@@ -156,5 +157,6 @@ void history_part_answered(struct world *w,
                            struct span reply,
                            struct ledger session);
 bool history_has_reply(const struct request_record *r, uint64_t hash);
+bool history_has_refusal(const struct request_record *r, uint64_t hash);
 
 #endif

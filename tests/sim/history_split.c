@@ -143,7 +143,7 @@ static void check_error(struct world *w, uint32_t request, struct span reply)
     for (unsigned p = 0; p < r->n_parts; p++) {
         struct request_record *part = history_at(w->history, request + 1 + p);
         sent += part->sent_whole;
-        said |= part->refusals > 0 && part->refusal_hash == hash;
+        said |= history_has_refusal(part, hash);
         said |= history_has_reply(part, hash);
         if (not_applied && part->writes && part->executions > 0) {
             world_violate(w,

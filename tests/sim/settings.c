@@ -201,12 +201,17 @@ static void draw_cluster(struct world *w, const struct run_options *options)
     s->primaries = (unsigned)pick(w, 3, 6);
     s->replicas = (unsigned)pick(w, 0, 2);
     draw_cluster_rates(w, options->faults);
+    s->password = s->password && s->own_auth; /* else nobody may ask */
+    s->transactions = s->transactions && getenv("SIM_MULTI");
     s->splits = chance(w, 9, 10) && getenv("SIM_SPLIT");
     s->scans = chance(w, 1, 2) && getenv("SIM_SCAN");
     s->reads_replicas = s->replicas > 0 && chance(w, 1, 4);
-    if (s->reads_replicas) {
-        set_word(w, "upstream.read_from",
-                 WORDS("prefer_replica", "replica", "any"));
+    s->replica_each = s->reads_replicas && chance(w, 1, 4);
+    if (s->replica_each) { /* else reads would wait for ever */
+        s->rate[FAULT_JOIN] = 0;
+        set_word(w, "upstream.read_from", WORDS("replica"));
+    } else if (s->reads_replicas) {
+        set_word(w, "upstream.read_from", WORDS("prefer_replica", "any"));
     }
     if (s->rate[FAULT_HOSTNAMES] > 0 || s->by_name) {
         set_word(w, "upstream.allow_nodes", WORDS("10.0.0.0/16, *.redis.test"));

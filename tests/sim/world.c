@@ -107,6 +107,27 @@ static void record_print(const struct world *w, const struct record *r)
     fputc('\n', stderr);
 }
 
+static void record_keep(struct record *r, struct span data)
+{
+    r->size = (uint32_t)data.len;
+    r->kept = (uint16_t)(data.len < KEPT_BYTES ? data.len : KEPT_BYTES);
+    if (r->kept > 0) {
+        memcpy(r->data, data.data, r->kept);
+    }
+}
+
+void world_tell(const struct world *w,
+                const char *what,
+                uint64_t number,
+                struct span data)
+{
+    struct record r = { .now_us = w->now_us, .what = what, .number = number };
+    if (w->trace) {
+        record_keep(&r, data);
+        record_print(w, &r);
+    }
+}
+
 void world_note(struct world *w,
                 const char *what,
                 const struct link *l,
@@ -114,14 +135,8 @@ void world_note(struct world *w,
                 struct span data)
 {
     struct record *r = &w->records[w->n_records++ % RECORDS_KEPT];
-    *r = (struct record){ .now_us = w->now_us,
-                          .what = what,
-                          .number = number,
-                          .size = (uint32_t)data.len };
-    r->kept = (uint8_t)(data.len < KEPT_BYTES ? data.len : KEPT_BYTES);
-    if (r->kept > 0) {
-        memcpy(r->data, data.data, r->kept);
-    }
+    *r = (struct record){ .now_us = w->now_us, .what = what, .number = number };
+    record_keep(r, data);
     if (l != NULL) {
         snprintf(r->who, sizeof r->who, "%c%u", l->upstream ? 'u' : 'c',
                  l->number);

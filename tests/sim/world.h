@@ -50,7 +50,7 @@ const char *fault_name(enum fault fault);
 enum {
     LINKS_INDEX_MAX = 1 << 16,
     RECORDS_KEPT = 50,
-    KEPT_BYTES = 72,
+    KEPT_BYTES = 400,
     SETS_MAX = 64
 };
 
@@ -61,7 +61,7 @@ struct record {
     char who[16];
     uint64_t number;
     uint32_t size;
-    uint8_t kept; /* bytes kept of data */
+    uint16_t kept; /* bytes kept of data */
     uint8_t data[KEPT_BYTES];
 };
 
@@ -166,6 +166,7 @@ struct settings {
     bool cluster;
     unsigned primaries, replicas; /* of each primary at most */
     bool reads_replicas;          /* redial may read from replicas */
+    bool replica_each;            /* each primary has one at least */
     bool splits;                  /* several keys in several slots */
     bool scans;                   /* clients walk over all keys */
     char *drawn[SETS_MAX];        /* "upstream.retries=3"; owned */
@@ -230,6 +231,12 @@ struct world {
 void world_note(struct world *w,
                 const char *what,
                 const struct link *l,
+                uint64_t number,
+                struct span data);
+
+/* Only print it, with --trace. */
+void world_tell(const struct world *w,
+                const char *what,
                 uint64_t number,
                 struct span data);
 
