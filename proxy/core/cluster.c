@@ -157,6 +157,15 @@ struct endpoint *cluster_find(const struct cluster *c,
     return NULL;
 }
 
+uint32_t cluster_in_flight(const struct cluster *c)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < c->n_endpoints; i++) {
+        n += c->endpoints[i] != NULL ? c->endpoints[i]->in_flight : 0;
+    }
+    return n;
+}
+
 /* ---- what waits in the wrong place -------------------------------------- */
 
 void cluster_reroute_later(struct engine *e, struct cluster *c)
@@ -181,8 +190,6 @@ static void reroute_lane(struct engine *e, struct upstream *u)
         r->write_replay = false; /* another server: what the old connection may
                                     still deliver is refused there, or lost */
         upstream_hold(e, to, r, &to->waiting);
-        upstream_want(e, to);
-        upstream_flush(e, to);
     }
 }
 
@@ -208,11 +215,29 @@ static bool serves(const struct endpoint *p)
     return c->slots != NULL ? p->n_slots > 0 && !p->limbo : p == c->primary;
 }
 
-/* Flushing may answer requests, but never changes who waits on u: answers set
- * off nothing before the step is nearly over. */
-static void reroute(struct engine *e, struct cluster *c)
+/* A lane on which something waits that could go, or NULL. */
+static struct upstream *lane_with_work(const struct cluster *c)
 {
-    c->reroute = false;
+    for (uint32_t i = 0; i < c->n_endpoints; i++) {
+        const struct endpoint *p = c->endpoints[i];
+        if (p == NULL || p->limbo) {
+            continue;
+        }
+        LIST_FOR_EACH (node, &p->lanes) {
+            struct upstream *u =
+                CONTAINER_OF(node, struct upstream, endpoint_node);
+            bool open = u->state == UPSTREAM_UP && upstream_has_room(u);
+            if (!list_empty(&u->waiting) &&
+                (open || u->state == UPSTREAM_IDLE)) {
+                return u;
+            }
+        }
+    }
+    return NULL;
+}
+
+static void move_waiting(struct engine *e, struct cluster *c)
+{
     for (uint32_t i = 0; i < c->n_endpoints; i++) {
         struct endpoint *p = c->endpoints[i];
         if (p == NULL) {
@@ -229,6 +254,18 @@ static void reroute(struct engine *e, struct cluster *c)
                 reroute_lane(e, u);
             }
         }
+    }
+}
+
+static void reroute(struct engine *e, struct cluster *c)
+{
+    struct upstream *u;
+    c->reroute = false;
+    move_waiting(e, c);
+    /* Sending may end other lanes, so that each is looked for anew. */
+    while (!e->ending && (u = lane_with_work(c)) != NULL) {
+        upstream_want(e, u);
+        upstream_flush(e, u);
     }
 }
 

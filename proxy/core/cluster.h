@@ -40,7 +40,6 @@ struct cluster {
     struct session *fresh; /* owned: a client that has said nothing yet */
     uint32_t lanes_private;
     uint32_t held;      /* requests waiting for a lane */
-    uint32_t in_flight; /* requests sent and not answered */
     bool reroute;       /* what waits may belong to another endpoint now */
 };
 
@@ -61,6 +60,9 @@ struct endpoint *cluster_add(struct engine *e,
 /* The endpoint with that address, or NULL. */
 struct endpoint *cluster_find(const struct cluster *c,
                               const struct address *address);
+
+/* Requests sent and not answered. */
+uint32_t cluster_in_flight(const struct cluster *c);
 
 /* What waits for lanes is looked at again before the step ends: it may have to
  * go elsewhere. */

@@ -37,8 +37,20 @@ static void trace_health(struct engine *e,
                                          .reason = why });
 }
 
+void endpoint_measured(struct endpoint *p, uint64_t us)
+{
+    enum {
+        SHARE = 8 /* of the new one in the average */
+    };
+    us = us == 0 ? 1 : us;
+    p->latency_us = p->latency_us == 0
+                        ? us
+                        : (p->latency_us * (SHARE - 1) + us) / SHARE;
+}
+
 void endpoint_failed(struct engine *e, struct endpoint *p, const char *why)
 {
+    p->failures_total++;
     if (why != p->last_error) {
         snprintf(p->last_error, sizeof(p->last_error), "%s", why);
     }

@@ -20,8 +20,10 @@ struct endpoint {
     unsigned lanes_up;
     unsigned lanes_connecting;
     unsigned lanes_private;
+    uint32_t in_flight; /* requests of clients, sent and not answered */
     uint64_t down_since_us;              /* 0: reachable as far as known */
     uint32_t failures;                   /* connection attempts since then */
+    uint64_t failures_total;             /* and lanes lost, ever */
     uint32_t version;                    /* of the server: 7*10000 + 0*100 + 15;
                                             0: not known */
     char last_error[ENDPOINT_ERROR_MAX]; /* words; empty: none yet */
@@ -43,7 +45,7 @@ struct endpoint {
     bool link_up;    /* a replica's, to its primary */
     bool lag_known;  /* link_up and lag_us have been told */
     uint64_t lag_us; /* since it heard of its primary */
-    uint64_t latency_us;      /* smoothed, of handshakes and topology answers;
+    uint64_t latency_us;      /* smoothed, of redial's own questions;
                                    0: not measured */
 };
 
@@ -61,6 +63,8 @@ bool endpoint_zone_is_near(const struct cluster *c,
 
 /* A connection attempt failed, or the last lane was lost. */
 void endpoint_failed(struct engine *e, struct endpoint *p, const char *why);
+/* It took so long to answer a question of redial's own. */
+void endpoint_measured(struct endpoint *p, uint64_t us);
 /* A lane came up. */
 void endpoint_reached(struct engine *e, struct endpoint *p);
 /* Requests are refused at once (redis.md §5 fail_fast_after). */

@@ -327,7 +327,7 @@ void engine_stats(const struct engine *e,
         }
         out->lanes_private = c->lanes_private;
         out->requests_held = c->held;
-        out->requests_in_flight = c->in_flight;
+        out->requests_in_flight = cluster_in_flight(c);
         out->budget_tokens = c->budget.tokens / 1000;
     }
 }

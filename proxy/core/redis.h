@@ -37,11 +37,12 @@ enum redirect {
 };
 
 /* redis_redirect.c: what an error reply on a lane of a cluster with a topology
- * means for r. */
+ * means for r. head is the beginning of its text. */
 enum redirect redis_redirect(struct engine *e,
                              struct upstream *u,
                              struct request *r,
                              const struct redis_error *error,
+                             struct span head,
                              const char **why);
 /* MOVED, ASK, TRYAGAIN, CLUSTERDOWN: said before a command, or a script, runs. */
 bool redis_is_redirect(enum redis_error_kind kind);

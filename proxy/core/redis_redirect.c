@@ -75,10 +75,26 @@ static enum redirect follow(struct engine *e,
     return REDIRECT_FOLLOW;
 }
 
+static bool begins_with(struct span text, const char *word)
+{
+    size_t len = strlen(word);
+    return text.len >= len && memcmp(text.data, word, len) == 0;
+}
+
+/* MOVED or ASK with a slot or port that cannot be. A script may say so itself,
+ * after it has written. */
+static bool is_malformed(const struct request *r, struct span head)
+{
+    bool script = r->command != NULL && r->command->id == COMMAND_SCRIPT_CALL;
+    return !script &&
+           (begins_with(head, "-MOVED ") || begins_with(head, "-ASK "));
+}
+
 enum redirect redis_redirect(struct engine *e,
                              struct upstream *u,
                              struct request *r,
                              const struct redis_error *error,
+                             struct span head,
                              const char **why)
 {
     struct cluster *c = u->endpoint->cluster;
@@ -93,6 +109,12 @@ enum redirect redis_redirect(struct engine *e,
             topology_redirect(e, u, error, why);
         }
         *why = "its slot is moving to another node";
+        return REDIRECT_REFUSE;
+    }
+    if (error->kind == REDIS_ERROR_OTHER && is_malformed(r, head)) {
+        c->stats.redirects_refused++;
+        topology_want(e, c, "a server sent a redirect that makes no sense");
+        *why = "the server sent a redirect that makes no sense";
         return REDIRECT_REFUSE;
     }
     if (!moved) {

@@ -72,7 +72,7 @@ static void take_from_flight(struct engine *e,
                              struct request *r)
 {
     list_remove(&r->place);
-    u->endpoint->cluster->in_flight--;
+    u->endpoint->in_flight--;
     r->upstream = NULL;
     if (r->patience_us > 0 || r->blocks) {
         upstream_next_due(e, u, r->blocks);
@@ -192,12 +192,17 @@ static bool on_error(struct engine *e,
 {
     struct cluster *c = u->endpoint->cluster;
     uint8_t scratch[ERROR_HEAD_MAX];
-    struct redis_error error = redis_error_parse(message_head(u, m, scratch));
+    struct span head = message_head(u, m, scratch);
+    struct redis_error error = redis_error_parse(head);
     if (c->topology != NULL) {
         const char *why = NULL;
-        switch (redis_redirect(e, u, r, &error, &why)) {
+        switch (redis_redirect(e, u, r, &error, head, &why)) {
         case REDIRECT_NONE: break;
-        case REDIRECT_FOLLOW: begin_settling(e, u, r, m); return true;
+        case REDIRECT_FOLLOW:
+            begin_settling(e, u, r, m);
+            chain_clear(e->memory, &r->reply); /* it is never shown */
+            r->has_error = false;
+            return true;
         case REDIRECT_CROSSSLOT:
             take_from_flight(e, u, r);
             chain_clear(e->memory, &u->partial);
@@ -399,6 +404,7 @@ static void on_own(struct engine *e,
     enum request_task task = r->task;
     uint8_t step = r->step;
     uint64_t asked_us = r->arrived_us;
+    endpoint_measured(u->endpoint, e->now_us - r->sent_us);
     list_remove(&r->place);
     request_free(e, r);
     if (task == TASK_PING || task == TASK_ASIDE) {

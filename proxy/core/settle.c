@@ -482,7 +482,7 @@ static void judge(struct engine *e,
 static void leave_flight(struct upstream *u, struct request *r)
 {
     list_remove(&r->place);
-    u->endpoint->cluster->in_flight--;
+    u->endpoint->in_flight--;
     r->upstream = NULL;
 }
 

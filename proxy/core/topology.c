@@ -208,7 +208,7 @@ static void failed(struct engine *e, struct topology *t, const char *why)
     c->stats.topology_failures++;
     t->failures++;
     uint64_t interval_us = config->topology_min_interval_us;
-    uint64_t cap_us = c->held > 0 || c->in_flight > 0
+    uint64_t cap_us = c->held > 0 || cluster_in_flight(c) > 0
                           ? interval_us * HASTE_INTERVALS
                           : config->backoff_cap_us * 2;
     for (uint32_t i = 1; i < t->failures && interval_us < cap_us; i++) {

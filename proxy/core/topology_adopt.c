@@ -446,6 +446,7 @@ const char *topology_adopt(struct engine *e, struct topology *t)
     for (uint32_t i = 0; i < c->n_endpoints; i++) {
         if (c->endpoints[i] != NULL) {
             c->endpoints[i]->known = false;
+            c->endpoints[i]->online = false;
             c->endpoints[i]->said_role = NODE_UNKNOWN;
         }
     }

@@ -118,7 +118,7 @@ void upstream_drop_orphan(struct engine *e,
 {
     assert(r->downstream == NULL);
     list_remove(&r->place);
-    u->endpoint->cluster->in_flight -= !request_is_own(r);
+    u->endpoint->in_flight -= !request_is_own(r);
     if (r->task == TASK_TOPOLOGY) {
         topology_no_reply(e, u, r->arrived_us, r->step);
     }

@@ -67,7 +67,7 @@ void upstream_send(struct engine *e, struct upstream *u, struct request *r)
     c->stats.late_attempts += deadline_passed(e, r);
     request_move(r, REQUEST_SENT);
     list_append(&u->in_flight, &r->place);
-    c->in_flight++;
+    u->endpoint->in_flight++;
     conn_touch(e, &u->link->conn);
     if (r->patience_us > 0) {
         upstream_wake_at(e, u, e->now_us + r->patience_us);
