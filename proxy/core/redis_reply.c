@@ -257,7 +257,8 @@ static enum verdict judge_refused(struct engine *e,
     }
     return retry_decide(&(struct retry_input){
         .outcome = OUTCOME_NOT_APPLIED,
-        .retry_enabled = config->retry,
+        /* Following a redirect is no retry: it is how the key is found. */
+        .retry_enabled = config->retry || r->hops > 0,
         .listed = true,
         .replays_max = config->retries,
         .now_us = e->now_us,
