@@ -3,6 +3,7 @@
 #define CORE_ENDPOINT_H
 
 #include "parser/topology.h"
+#include "proxy/core/backoff.h"
 #include "proxy/core/cluster.h"
 
 enum {
@@ -20,7 +21,11 @@ struct endpoint {
     unsigned lanes_up;
     unsigned lanes_connecting;
     unsigned lanes_private;
-    uint32_t in_flight; /* requests of clients, sent and not answered */
+    uint32_t in_flight;  /* requests of clients, sent and not answered */
+    bool wants_primary;  /* standalone: a write was refused by a replica; lanes
+                            go to a primary if its name has one */
+    uint64_t seek_us;    /* one is not looked for again before */
+    struct backoff seek; /* paces that */
     uint64_t down_since_us;              /* 0: reachable as far as known */
     uint32_t failures;                   /* connection attempts since then */
     uint64_t failures_total;             /* and lanes lost, ever */
@@ -41,10 +46,10 @@ struct endpoint {
     bool online;              /* the other nodes think so */
     uint32_t n_slots;         /* it owns */
     uint32_t shard;           /* nodes of one shard have the same number */
-    bool near;       /* in redial's own zone */
-    bool link_up;    /* a replica's, to its primary */
-    bool lag_known;  /* link_up and lag_us have been told */
-    uint64_t lag_us; /* since it heard of its primary */
+    bool near;                /* in redial's own zone */
+    bool link_up;             /* a replica's, to its primary */
+    bool lag_known;           /* link_up and lag_us have been told */
+    uint64_t lag_us;          /* since it heard of its primary */
     uint64_t latency_us;      /* smoothed, of redial's own questions;
                                    0: not measured */
 };

@@ -1,5 +1,6 @@
 /* How a new server connection becomes a lane (redis.md §5): HELLO with AUTH,
- * SELECT, CLIENT ID, CLIENT SETNAME, then a PING that must not be refused, and
+ * SELECT, CLIENT ID, CLIENT SETNAME, ROLE where only a primary will do, then a
+ * PING that must not be refused, and
  * the fence against what an old connection may still deliver (§4 rule 5). */
 #include <inttypes.h>
 #include <stdio.h>
@@ -14,6 +15,7 @@ enum step {
     STEP_SELECT,
     STEP_ID,
     STEP_NAME,
+    STEP_ROLE,
     STEP_PING,
     STEP_KILL
 };
@@ -94,10 +96,24 @@ void handshake_begin(struct engine *e, struct upstream *u)
     say(e, u, STEP_AUTH, words, 2);
 }
 
-static bool say_ping(struct engine *e, struct upstream *u)
+/* Whether the server must not be a replica: behind sentinels it is the primary
+ * only if it says so too; standalone, once it has refused a write. */
+static bool must_be_primary(const struct upstream *u)
 {
-    struct span words[] = { span_of("PING") };
-    return say(e, u, STEP_PING, words, 1);
+    const struct endpoint *p = u->endpoint;
+    const struct cluster *c = p->cluster;
+    return c->config->type == UPSTREAM_SENTINEL
+               ? p == c->primary
+               : c->topology == NULL && p->wants_primary;
+}
+
+static void say_ping(struct engine *e, struct upstream *u)
+{
+    struct span role[] = { span_of("ROLE") };
+    struct span ping[] = { span_of("PING") };
+    if (!must_be_primary(u) || say(e, u, STEP_ROLE, role, 1)) {
+        say(e, u, STEP_PING, ping, 1);
+    }
 }
 
 static bool say_name(struct engine *e, struct upstream *u)
@@ -190,6 +206,12 @@ static void hello_refused(struct engine *e,
 {
     const struct session *s = u->session;
     enum redis_error_kind kind = redis_error_parse(reply).kind;
+    if (u->endpoint->sentinel && s->resp == 3 &&
+        (kind == REDIS_ERROR_UNKNOWN_COMMAND || kind == REDIS_ERROR_NOPROTO)) {
+        u->session->resp = 2; /* it can't push, and is asked now and then */
+        say_hello(e, u);
+        return;
+    }
     if (kind == REDIS_ERROR_UNKNOWN_COMMAND && s->resp == 2) {
         /* A server before 6.0 has neither HELLO nor users. */
         if (s->username.data == NULL) {
@@ -270,6 +292,28 @@ static void fence(struct engine *e, struct upstream *u)
     say(e, u, STEP_KILL, words, 4);
 }
 
+static void on_role(struct engine *e, struct upstream *u, struct span reply)
+{
+    bool connected = false;
+    enum node_role role = role_parse(reply, &connected);
+    bool denied = reply.data[0] == '-'; /* then a write will tell */
+    if (denied || !must_be_primary(u)) {
+        return;
+    }
+    if (u->endpoint->cluster->topology == NULL) {
+        if (role == NODE_PRIMARY) {
+            upstream_is_primary(e, u);
+        } else {
+            upstream_is_replica(e, u);
+        }
+    } else if (role != NODE_PRIMARY) {
+        upstream_lost(e, u,
+                      &(struct upstream_loss){
+                          .why = "the server says it is not the primary (ROLE)",
+                          .tell = true });
+    }
+}
+
 static void on_ping(struct engine *e, struct upstream *u, struct span reply)
 {
     enum redis_error_kind kind = REDIS_ERROR_OTHER;
@@ -316,6 +360,7 @@ void handshake_reply(struct engine *e,
         break;
     case STEP_ID: u->client_id = integer_of(reply); break;
     case STEP_NAME: break; /* only a label */
+    case STEP_ROLE: on_role(e, u, reply); break;
     case STEP_PING: on_ping(e, u, reply); break;
     case STEP_KILL:
         u->fence_done = !is_error;

@@ -216,6 +216,9 @@ static bool on_error(struct engine *e,
             return true;
         }
     }
+    if (c->topology == NULL && error.kind == REDIS_ERROR_READONLY) {
+        upstream_seek_primary(e, u);
+    }
     if (!proves_not_applied(r, error.kind)) {
         c->stats.server_errors++;
         return false;
@@ -620,6 +623,9 @@ void upstream_bytes(struct engine *e, struct upstream *u, struct slice s)
         }
         rest.offset += (uint32_t)used;
         rest.len -= (uint32_t)used;
+    }
+    if (u->renew && u->state == UPSTREAM_UP && list_empty(&u->in_flight)) {
+        upstream_renew(e, u);
     }
     buf_unref(e->memory, s.buf);
 }

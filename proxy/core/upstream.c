@@ -102,6 +102,7 @@ void upstream_close_link(struct engine *e, struct upstream *u, bool tell)
     u->streaming = false;
     u->unauthenticated = false;
     u->ping_sent = false;
+    u->renew = false;
     u->client_id = 0;
 }
 
@@ -207,8 +208,7 @@ enum {
  * the primary is asked. */
 void upstream_read_only(struct engine *e, struct upstream *u)
 {
-    upstream_send_own(e, u, TASK_ASIDE, 0,
-                      span_of("*1\r\n$8\r\nREADONLY\r\n"));
+    upstream_send_own(e, u, TASK_ASIDE, 0, span_of("*1\r\n$8\r\nREADONLY\r\n"));
 }
 
 void upstream_up(struct engine *e, struct upstream *u)
@@ -256,7 +256,8 @@ static void close_cut_client(struct engine *e, struct upstream *u)
 
 static void remember_fence(struct upstream *u, const struct upstream_loss *loss)
 {
-    if (!loss->peer_ended && !list_empty(&u->in_flight)) {
+    if (!loss->peer_ended && !list_empty(&u->in_flight) &&
+        !u->endpoint->sentinel) {
         u->fence_needed = true;
         u->fence_done = false;
         u->fence_id = u->client_id;

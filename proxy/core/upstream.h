@@ -51,6 +51,7 @@ struct upstream {
     bool unauthenticated; /* the server wants AUTH, and nobody gave us one */
     bool answered;        /* this connection has answered a client's request */
     bool ping_sent;       /* a liveness PING is out */
+    bool renew;           /* opened anew as soon as nothing is in flight */
     bool fence_needed; /* the lost connection may still deliver what it got */
     bool fence_done;   /* and has been killed by the server */
 
@@ -146,6 +147,16 @@ void upstream_lost(struct engine *e,
 
 /* The node at the other end is a replica: ask it to answer reads. */
 void upstream_read_only(struct engine *e, struct upstream *u);
+
+/* Standalone: u's server answered READONLY. Open the lanes to its name anew, and
+ * this time to a primary, if there is one. */
+void upstream_seek_primary(struct engine *e, struct upstream *u);
+/* u was to be renewed, and nothing is in flight any more. */
+void upstream_renew(struct engine *e, struct upstream *u);
+/* In the handshake: the server is the primary, or a replica while a primary is
+ * wanted. */
+void upstream_is_primary(struct engine *e, struct upstream *u);
+void upstream_is_replica(struct engine *e, struct upstream *u);
 
 /* The handshake is complete: use the lane. */
 void upstream_up(struct engine *e, struct upstream *u);

@@ -203,6 +203,84 @@ void upstream_connected(struct engine *e, struct upstream *u, int error)
     connect_next(e, u);
 }
 
+/* ---- a primary behind the name ------------------------------------------------- */
+
+/* What lives in a client's own lane cannot be had from another connection. */
+static bool holds_state(const struct upstream *u)
+{
+    const struct downstream *d = u->owner;
+    return d != NULL && (u->raw || d->entering_raw || d->block != BLOCK_NONE ||
+                         d->watching || d->session_unknown);
+}
+
+void upstream_seek_primary(struct engine *e, struct upstream *u)
+{
+    struct endpoint *p = u->endpoint;
+    const struct upstream_config *config = upstream_policy(u);
+    bool permitted =
+        config->retry && (config->retry_on_error & RETRY_ERROR_READONLY) != 0;
+    if (!permitted || e->now_us < p->seek_us) {
+        return;
+    }
+    p->wants_primary = true;
+    p->seek_us = e->now_us + backoff_next(&p->seek, config->backoff,
+                                          config->backoff_base_us,
+                                          config->backoff_cap_us, &e->rng);
+    p->cluster->stats.primary_searches++;
+    topology_trace(e, p->cluster, p, "replica", "primary wanted",
+                   "the server answered READONLY");
+    for (struct list_node *node = p->lanes.next, *next; node != &p->lanes;
+         node = next) {
+        next = node->next;
+        struct upstream *lane =
+            CONTAINER_OF(node, struct upstream, endpoint_node);
+        if (lane->state != UPSTREAM_UP || holds_state(lane)) {
+            continue;
+        }
+        lane->renew = true;
+        if (list_empty(&lane->in_flight)) {
+            upstream_renew(e, lane);
+        }
+    }
+}
+
+void upstream_renew(struct engine *e, struct upstream *u)
+{
+    assert(u->state == UPSTREAM_UP && list_empty(&u->in_flight));
+    upstream_close_link(e, u, true);
+    timer_clear(&e->timers, &u->timer);
+    upstream_move(e, u, UPSTREAM_WAITING, "its server is a replica", 0);
+    upstream_begin_attempt(e, u);
+}
+
+void upstream_is_primary(struct engine *e, struct upstream *u)
+{
+    struct endpoint *p = u->endpoint;
+    if (p->seek_us == 0) {
+        return;
+    }
+    p->seek_us = 0;
+    backoff_reset(&p->seek);
+    topology_trace(e, p->cluster, p, "primary wanted", "primary", NULL);
+}
+
+/* The last address is used also when it is a replica's: what only reads must go
+ * on. */
+void upstream_is_replica(struct engine *e, struct upstream *u)
+{
+    struct endpoint *p = u->endpoint;
+    if (p->address.is_unix || u->address_next >= p->n_resolved) {
+        return;
+    }
+    upstream_drop_unwanted(e, u); /* the handshake */
+    upstream_close_link(e, u, true);
+    if (!open_link(e, u)) {
+        upstream_attempt_failed(e, u, "out of memory", false);
+        return;
+    }
+    connect_next(e, u);
+}
+
 void upstream_opening_too_late(struct engine *e, struct upstream *u)
 {
     struct endpoint *p = u->endpoint;

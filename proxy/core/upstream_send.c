@@ -188,7 +188,7 @@ static void hold_new(struct engine *e, struct upstream *u, struct request *r)
         return;
     }
     e->stats.limit_lane_buffer_max +=
-        u->state == UPSTREAM_UP && list_empty(&u->waiting);
+        u->state == UPSTREAM_UP && !u->renew && list_empty(&u->waiting);
     upstream_hold(e, u, r, &u->waiting);
     upstream_want(e, u);
 }
@@ -200,7 +200,7 @@ void upstream_submit(struct engine *e, struct upstream *u, struct request *r)
                         GIVE_UP_DEADLINE, "waited for what came before it");
         return;
     }
-    if (u->state != UPSTREAM_UP || !list_empty(&u->waiting) ||
+    if (u->state != UPSTREAM_UP || u->renew || !list_empty(&u->waiting) ||
         !upstream_has_room(u)) {
         hold_new(e, u, r);
     } else if (r->task != TASK_SESSION && r->task != TASK_SETINFO) {
@@ -256,7 +256,7 @@ static void send_held(struct engine *e, struct upstream *u, struct request *r)
 
 void upstream_flush(struct engine *e, struct upstream *u)
 {
-    while (u->state == UPSTREAM_UP && !list_empty(&u->waiting) &&
+    while (u->state == UPSTREAM_UP && !u->renew && !list_empty(&u->waiting) &&
            upstream_has_room(u)) {
         send_held(e, u, CONTAINER_OF(u->waiting.next, struct request, place));
     }
