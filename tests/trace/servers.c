@@ -294,6 +294,9 @@ static enum owed command_owes(struct server *server,
                : model_arg_is(c, 1, "INFO") ? OWED_INFO
                                             : OWED_DATA;
     }
+    if (model_arg_is(c, 0, "READONLY")) {
+        return OWED_OK; /* to a replica; the client's own ends at redial */
+    }
     if (p->up) {
         return OWED_DATA;
     }
@@ -355,19 +358,24 @@ static bool answer(struct stage *s, struct player *p)
 bool server_replies(struct stage *s, struct player *p, struct span replies)
 {
     size_t size;
+    s->serving = true; /* nobody says anything in the middle of a reply */
     while (replies.len > 0 && p->open && s->error[0] == '\0' &&
            model_reply_end(replies, &size) == MODEL_DONE) {
         bool push = replies.data[0] == '>';
         if (!push) {
             if (p->n_owed == 0 || p->owed[0] != OWED_DATA) {
-                return false;
+                break;
             }
             owed_drop_first(p);
         }
         stage_bytes(s, p, (struct span){ replies.data, size });
+        s->serving = false;
+        stage_serve(s);
+        s->serving = true;
         replies.data += size;
         replies.len -= size;
     }
+    s->serving = false;
     return replies.len == 0;
 }
 
@@ -384,6 +392,9 @@ static bool accept_or_refuse(struct stage *s, struct player *p)
     stage_step(s, (struct event){ .type = EVENT_CONNECTED,
                                   .conn = p->id,
                                   .error = refuses ? 1 + IO_REFUSED : 0 });
+    if (refuses) {
+        *p = (struct player){ 0 }; /* nobody will speak of it again */
+    }
     return true;
 }
 

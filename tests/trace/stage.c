@@ -25,12 +25,17 @@ static void counted_free(void *context, void *block)
 
 static struct player *player_add(struct stage *s, char side, unsigned number)
 {
-    if (s->n_players == PLAYERS_MAX) {
+    size_t at = 0;
+    while (at < s->n_players && s->players[at].side != '\0') {
+        at++;
+    }
+    if (at == PLAYERS_MAX) {
         snprintf(s->error, sizeof s->error, "more than %d connections",
                  PLAYERS_MAX);
         return NULL;
     }
-    struct player *p = &s->players[s->n_players++];
+    struct player *p = &s->players[at];
+    s->n_players += at == s->n_players;
     *p = (struct player){
         .side = side, .number = number, .open = true, .resp = 2
     };

@@ -10,12 +10,13 @@
 #include "tests/trace/servers.h"
 
 enum {
-    PLAYERS_MAX = 512,
+    PLAYERS_MAX = 64,
     PENDING_MAX = 256
 };
 
 struct player {
-    char side; /* 'c', 'u', or the letter of a scripted server */
+    char side; /* 'c', 'u', or the letter of a scripted server; 0: a place to
+                  be used again */
     unsigned number;
     conn_id id;
     bool open;
