@@ -16,23 +16,22 @@ enum {
 
 /* ---- who there is ------------------------------------------------------- */
 
-bool servers_declare(struct servers *all, const char *text, struct bytes *url)
+bool servers_declare(struct servers *all,
+                     const char *text,
+                     bool sentinels,
+                     struct bytes *list)
 {
     char word[WORD_MAX];
-    size_t n = 0;
     while (word_next(&text, word)) {
         if (!isupper((unsigned char)word[0]) || word[1] != '=' ||
             address_parse(word + 2, false, &all->map.of[word[0] - 'A']) !=
                 NULL) {
             return false;
         }
-        if (url != NULL) {
-            bytes_printf(url, "%s%s", n == 0 ? "redis+cluster://" : ",",
-                         word + 2);
-        }
-        n++;
+        all->of[word[0] - 'A'].sentinel = sentinels;
+        bytes_printf(list, "%s%s", list->size == 0 ? "" : ",", word + 2);
     }
-    return n > 0;
+    return list->size > 0;
 }
 
 void servers_fini(struct servers *all)
@@ -102,7 +101,15 @@ static const char *line_answers(struct stage *s, char name, const char *rest)
     } questions[] = { { "MYID", OWED_MYID },
                       { "INFO", OWED_INFO },
                       { "SHARDS", OWED_SHARDS },
-                      { "SLOTS", OWED_SLOTS } };
+                      { "SLOTS", OWED_SLOTS },
+                      { "HELLO", OWED_HELLO },
+                      { "ROLE", OWED_ROLE },
+                      { "REPLICATION", OWED_REPLICATION },
+                      { "MASTER", OWED_MASTER },
+                      { "ADDRESS", OWED_ADDRESS },
+                      { "SENTINELS", OWED_SENTINELS },
+                      { "REPLICAS", OWED_REPLICAS },
+                      { "SUBSCRIBE", OWED_SUBSCRIBE } };
     char word[WORD_MAX];
     struct server *server = server_of(s, name);
     word_next(&rest, word);
@@ -118,7 +125,7 @@ static const char *line_answers(struct stage *s, char name, const char *rest)
             quoted ? quoted_read(&rest, answer) : reply_read(&rest, answer);
         return good ? NULL : "answers: cannot be read";
     }
-    return "answers: MYID, INFO, SHARDS or SLOTS";
+    return "answers: there is no such question";
 }
 
 static const char *line_dies(struct stage *s, char name, const char *rest)
@@ -168,6 +175,35 @@ static const char *line_manual(struct stage *s, char name, const char *rest)
     return NULL;
 }
 
+/* announces A B [NAME]: the sentinel pushes +switch-master. */
+static const char *line_announces(struct stage *s, char name, const char *rest)
+{
+    char from[WORD_MAX];
+    char to[WORD_MAX];
+    char group[WORD_MAX];
+    char text[ADDRESS_TEXT_MAX * 2 + WORD_MAX];
+    struct player *p = stage_find(s, name, 0);
+    word_next(&rest, from);
+    word_next(&rest, to);
+    if (!isupper((unsigned char)from[0]) || !isupper((unsigned char)to[0]) ||
+        p == NULL || !p->open) {
+        return "announces: two servers, and an open connection";
+    }
+    const struct address *before = &s->servers->map.of[from[0] - 'A'];
+    const struct address *after = &s->servers->map.of[to[0] - 'A'];
+    snprintf(text, sizeof text, "%s %s %u %s %u",
+             word_next(&rest, group) ? group : "mymaster", before->host,
+             (unsigned)before->port, after->host, (unsigned)after->port);
+    struct bytes push = { 0 };
+    bytes_printf(&push,
+                 ">3\r\n$7\r\nmessage\r\n$14\r\n+switch-master\r\n"
+                 "$%zu\r\n%s\r\n",
+                 strlen(text), text);
+    stage_bytes(s, p, bytes_span(&push));
+    bytes_fini(&push);
+    return NULL;
+}
+
 static unsigned number_of(const char *rest)
 {
     char word[WORD_MAX];
@@ -204,7 +240,7 @@ static const struct line_row {
               { "dies", line_dies },     { "lives", line_lives },
               { "hangs", line_hangs },   { "cut", line_cut },
               { "manual", line_manual }, { "asked", line_asked },
-              { "open", line_open } };
+              { "open", line_open },     { "announces", line_announces } };
 
 static const struct line_row *line_find(const char *verb)
 {
@@ -248,6 +284,24 @@ static void hello_add(struct bytes *out,
                         "master\r\n$7\r\nmodules\r\n*0\r\n");
 }
 
+/* All the other sentinels. */
+static void sentinels_add(struct bytes *out,
+                          const struct servers *all,
+                          const struct player *p)
+{
+    struct bytes list = { 0 };
+    unsigned n = 0;
+    for (size_t i = 0; i < NODE_NAMES; i++) {
+        if (all->of[i].sentinel && p->side != (char)('A' + i)) {
+            view_sentinel_add(&list, &all->map.of[i], p->resp);
+            n++;
+        }
+    }
+    bytes_printf(out, "*%u\r\n", n);
+    bytes_add(out, bytes_front(&list), list.size);
+    bytes_fini(&list);
+}
+
 static void answer_add(struct bytes *out,
                        const struct stage *s,
                        const struct player *p,
@@ -273,42 +327,92 @@ static void answer_add(struct bytes *out,
         view_shards_add(out, &server->view, &all->map, p->resp);
         break;
     case OWED_SLOTS: view_slots_add(out, &server->view, &all->map); break;
+    case OWED_ROLE:
+        view_role_add(out, &server->view, &all->map, p->side);
+        break;
+    case OWED_REPLICATION:
+        view_replication_add(out, &server->view, p->side);
+        break;
+    case OWED_MASTER:
+        view_master_add(out, &server->view, &all->map, p->resp);
+        break;
+    case OWED_ADDRESS:
+        view_master_address_add(out, &server->view, &all->map, p->resp);
+        break;
+    case OWED_SENTINELS: sentinels_add(out, all, p); break;
+    case OWED_REPLICAS:
+        view_replicas_add(out, &server->view, &all->map, p->resp);
+        break;
+    case OWED_SUBSCRIBE:
+        bytes_add_text(out, ">3\r\n$9\r\nsubscribe\r\n$14\r\n"
+                            "+switch-master\r\n:1\r\n");
+        break;
     case OWED_DATA:
     case OWED_COUNT: break;
     }
 }
 
-/* What a command is answered with. Until the handshake's PING has come, all
- * belongs to the handshake. */
-static enum owed command_owes(struct server *server,
-                              struct player *p,
+static enum owed cluster_owes(struct server *server,
                               const struct model_command *c)
 {
-    if (model_arg_is(c, 0, "CLUSTER") && c->argc == 2) {
-        bool shards = model_arg_is(c, 1, "SHARDS");
-        bool slots = model_arg_is(c, 1, "SLOTS");
-        server->asked += shards || slots;
-        return shards                       ? OWED_SHARDS
-               : slots                      ? OWED_SLOTS
-               : model_arg_is(c, 1, "MYID") ? OWED_MYID
-               : model_arg_is(c, 1, "INFO") ? OWED_INFO
-                                            : OWED_DATA;
-    }
-    if (model_arg_is(c, 0, "READONLY")) {
-        return OWED_OK; /* to a replica; the client's own ends at redial */
-    }
-    if (p->up) {
-        return OWED_DATA;
-    }
+    bool shards = model_arg_is(c, 1, "SHARDS");
+    bool slots = model_arg_is(c, 1, "SLOTS");
+    server->asked += shards || slots;
+    return shards                       ? OWED_SHARDS
+           : slots                      ? OWED_SLOTS
+           : model_arg_is(c, 1, "MYID") ? OWED_MYID
+           : model_arg_is(c, 1, "INFO") ? OWED_INFO
+                                        : OWED_DATA;
+}
+
+static enum owed sentinel_owes(struct server *server,
+                               const struct model_command *c)
+{
+    bool address = model_arg_is(c, 1, "GET-MASTER-ADDR-BY-NAME");
+    server->asked += address;
+    return address                           ? OWED_ADDRESS
+           : model_arg_is(c, 1, "MASTER")    ? OWED_MASTER
+           : model_arg_is(c, 1, "SENTINELS") ? OWED_SENTINELS
+           : model_arg_is(c, 1, "REPLICAS")  ? OWED_REPLICAS
+                                             : OWED_DATA;
+}
+
+/* Until its PING has come, all belongs to the handshake. */
+static enum owed handshake_owes(struct player *p, const struct model_command *c)
+{
     if (model_arg_is(c, 0, "HELLO")) {
         p->resp = model_arg_number(c, 1, 2) == 3 ? 3 : 2;
         return OWED_HELLO;
     }
     if (model_arg_is(c, 0, "PING")) {
-        p->up = true;
+        p->greeted = true;
         return OWED_PONG;
     }
-    return model_arg_is(c, 1, "ID") ? OWED_CLIENT_ID : OWED_OK;
+    return model_arg_is(c, 0, "ROLE") ? OWED_ROLE
+           : model_arg_is(c, 1, "ID") ? OWED_CLIENT_ID
+                                      : OWED_OK;
+}
+
+static enum owed command_owes(struct server *server,
+                              struct player *p,
+                              const struct model_command *c)
+{
+    if (model_arg_is(c, 0, "CLUSTER") && c->argc == 2) {
+        return cluster_owes(server, c);
+    }
+    if (server->sentinel && model_arg_is(c, 0, "SENTINEL")) {
+        return sentinel_owes(server, c);
+    }
+    if (server->sentinel && model_arg_is(c, 0, "SUBSCRIBE")) {
+        return OWED_SUBSCRIBE;
+    }
+    if (model_arg_is(c, 0, "INFO") && model_arg_is(c, 1, "REPLICATION")) {
+        return OWED_REPLICATION;
+    }
+    if (model_arg_is(c, 0, "READONLY")) {
+        return OWED_OK; /* to a replica; the client's own ends at redial */
+    }
+    return p->greeted ? OWED_DATA : handshake_owes(p, c);
 }
 
 /* Read what the engine wrote: commands for the trace become p->written. */
@@ -344,6 +448,11 @@ static bool answer(struct stage *s, struct player *p)
 {
     struct bytes out = { 0 };
     while (p->n_owed > 0 && p->owed[0] != OWED_DATA) {
+        bool pong = p->owed[0] == OWED_PONG;
+        if (pong && out.size > 0) {
+            break; /* first see whether the rest of the handshake pleases */
+        }
+        p->up = p->up || pong;
         answer_add(&out, s, p, (enum owed)p->owed[0]);
         owed_drop_first(p);
     }

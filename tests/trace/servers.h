@@ -33,11 +33,19 @@ enum owed {
     OWED_INFO,
     OWED_SHARDS,
     OWED_SLOTS,
+    OWED_ROLE,
+    OWED_REPLICATION,
+    OWED_MASTER,
+    OWED_ADDRESS,
+    OWED_SENTINELS,
+    OWED_REPLICAS,
+    OWED_SUBSCRIBE,
     OWED_COUNT
 };
 
 struct server {
     enum server_mode mode;
+    bool sentinel;
     struct node_view view;
     bool overrides[OWED_COUNT]; /* answers[i] is said instead */
     struct bytes answers[OWED_COUNT];
@@ -50,9 +58,12 @@ struct servers {
     char version[VERSION_MAX]; /* of Redis; empty: 7.0.15 */
 };
 
-/* Read "A=10.0.0.1:6379 B=..."; url, unless it is NULL, receives them as the
- * nodes of a cluster. False when it cannot be read. */
-bool servers_declare(struct servers *all, const char *text, struct bytes *url);
+/* Read "A=10.0.0.1:6379 B=..."; list receives the addresses, with commas. False
+ * when it cannot be read. */
+bool servers_declare(struct servers *all,
+                     const char *text,
+                     bool sentinels,
+                     struct bytes *list);
 void servers_fini(struct servers *all);
 
 /* The letter of the server at that address; 'u' when it is nobody's. */

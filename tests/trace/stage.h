@@ -26,7 +26,8 @@ struct player {
     uint64_t untaken;     /* written, not yet taken by the kernel */
 
     /* Of a connection to a scripted server: */
-    bool up;                /* the handshake's PING has come */
+    bool up;                /* the handshake's PING was answered */
+    bool greeted;           /* it has come */
     int resp;               /* as HELLO said */
     struct bytes unread;    /* written by the engine, not yet looked at */
     uint8_t owed[OWED_MAX]; /* enum owed, in order, n_owed */

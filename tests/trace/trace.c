@@ -710,18 +710,39 @@ static void prepare_url(struct play *p, const char *url)
     p->url = p->sets[SETS_MAX - 1];
 }
 
-/* cluster A=10.0.0.1:6379 ...: the upstream is a cluster with these seeds;
- * node B=10.0.0.2:6379 ...: servers that are there as well. */
-static void prepare_servers(struct play *p, const char *rest, bool seeds)
+/* "cluster A=10.0.0.1:6379 ..." and "sentinels ...": the upstream, with these
+ * nodes; "node ..." and "sentinel ...": servers that are there as well. False:
+ * no such line. */
+static bool prepare_servers(struct play *p, const char *rest)
 {
-    struct bytes url = { 0 };
-    if (!servers_declare(&p->servers, rest, seeds ? &url : NULL)) {
-        complain(p, "A=host:port expected");
-    } else if (seeds) {
-        bytes_add(&url, "", 1);
-        prepare_url(p, (const char *)bytes_front(&url));
+    static const struct {
+        const char *word, *scheme, *end;
+        bool sentinels;
+    } lines[] = { { "cluster", "redis+cluster://", "", false },
+                  { "sentinels", "redis+sentinel://", "/mymaster", true },
+                  { "node", NULL, NULL, false },
+                  { "sentinel", NULL, NULL, true } };
+    char word[WORD_MAX];
+    word_next(&rest, word);
+    for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++) {
+        if (strcmp(word, lines[i].word) != 0) {
+            continue;
+        }
+        struct bytes list = { 0 };
+        struct bytes url = { 0 };
+        if (!servers_declare(&p->servers, rest, lines[i].sentinels, &list)) {
+            complain(p, "A=host:port expected");
+        } else if (lines[i].scheme != NULL) {
+            bytes_add_text(&url, lines[i].scheme);
+            bytes_add(&url, bytes_front(&list), list.size);
+            bytes_add(&url, lines[i].end, strlen(lines[i].end) + 1);
+            prepare_url(p, (const char *)bytes_front(&url));
+        }
+        bytes_fini(&list);
+        bytes_fini(&url);
+        return true;
     }
-    bytes_fini(&url);
+    return false;
 }
 
 /* What the servers are like before the first event; false: no such line. */
@@ -758,14 +779,6 @@ static bool prepare_line(struct play *p, const char *line)
         prepare_url(p, line + 4);
         return true;
     }
-    if (strncmp(line, "cluster ", 8) == 0) {
-        prepare_servers(p, line + 8, true);
-        return true;
-    }
-    if (strncmp(line, "node ", 5) == 0) {
-        prepare_servers(p, line + 5, false);
-        return true;
-    }
     if (strncmp(line, "version ", 8) == 0) {
         snprintf(p->servers.version, VERSION_MAX, "%.15s", line + 8);
         return true;
@@ -775,7 +788,7 @@ static bool prepare_line(struct play *p, const char *line)
         bytes_add_text(&p->ini, "\n");
         return true;
     }
-    return prepare_server_line(p, line);
+    return prepare_servers(p, line) || prepare_server_line(p, line);
 }
 
 static void play_text_line(struct play *p, char *line)

@@ -246,3 +246,126 @@ void view_info_add(struct bytes *out, const struct node_view *v)
              v->my_epoch);
     text_add(out, text);
 }
+
+/* ---- sentinels ---------------------------------------------------------- */
+
+static void port_text_add(struct bytes *out, const struct address *at)
+{
+    char port[8];
+    snprintf(port, sizeof port, "%u", (unsigned)at->port);
+    text_add(out, port);
+}
+
+static void pair_add(struct bytes *out, const char *key, const char *value)
+{
+    text_add(out, key);
+    text_add(out, value);
+}
+
+static void listed_add(struct bytes *out,
+                       const struct address *at,
+                       const char *flags)
+{
+    pair_add(out, "ip", at->host);
+    text_add(out, "port");
+    port_text_add(out, at);
+    pair_add(out, "flags", flags);
+}
+
+void view_master_add(struct bytes *out,
+                     const struct node_view *v,
+                     const struct node_map *map,
+                     int resp)
+{
+    char epoch[16];
+    if (v->n_shards == 0) {
+        bytes_add_text(out, "-ERR No such master with that name\r\n");
+        return;
+    }
+    snprintf(epoch, sizeof epoch, "%u", v->epoch);
+    model_map_add(out, resp, 5);
+    pair_add(out, "name", "mymaster");
+    listed_add(out, &map->of[v->shards[0].primary - 'A'], "master");
+    pair_add(out, "config-epoch", epoch);
+}
+
+void view_master_address_add(struct bytes *out,
+                             const struct node_view *v,
+                             const struct node_map *map,
+                             int resp)
+{
+    if (v->n_shards == 0) {
+        model_null_array_add(out, resp);
+        return;
+    }
+    const struct address *at = &map->of[v->shards[0].primary - 'A'];
+    bytes_add_text(out, "*2\r\n");
+    text_add(out, at->host);
+    port_text_add(out, at);
+}
+
+void view_replicas_add(struct bytes *out,
+                       const struct node_view *v,
+                       const struct node_map *map,
+                       int resp)
+{
+    if (v->n_shards == 0) {
+        bytes_add_text(out, "-ERR No such master with that name\r\n");
+        return;
+    }
+    const struct view_shard *s = &v->shards[0];
+    bytes_printf(out, "*%zu\r\n", s->n_replicas);
+    for (size_t i = 0; i < s->n_replicas; i++) {
+        bool failed = s->replica_failed[i];
+        model_map_add(out, resp, 5);
+        text_add(out, "runid");
+        view_id_add(out, s->replicas[i]);
+        listed_add(out, &map->of[s->replicas[i] - 'A'],
+                   failed ? "s_down,slave,disconnected" : "slave");
+        pair_add(out, "master-link-status", failed ? "err" : "ok");
+    }
+}
+
+void view_sentinel_add(struct bytes *out, const struct address *at, int resp)
+{
+    model_map_add(out, resp, 3);
+    listed_add(out, at, "sentinel");
+}
+
+static bool is_primary(const struct node_view *v, char node)
+{
+    for (size_t i = 0; i < v->n_shards; i++) {
+        if (v->shards[i].primary == node) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void view_role_add(struct bytes *out,
+                   const struct node_view *v,
+                   const struct node_map *map,
+                   char node)
+{
+    if (is_primary(v, node) || v->n_shards == 0) {
+        bytes_add_text(out, "*3\r\n$6\r\nmaster\r\n:1000\r\n*0\r\n");
+        return;
+    }
+    const struct address *at = &map->of[v->shards[0].primary - 'A'];
+    bytes_add_text(out, "*5\r\n$5\r\nslave\r\n");
+    text_add(out, at->host);
+    bytes_printf(out, ":%u\r\n$9\r\nconnected\r\n:1000\r\n",
+                 (unsigned)at->port);
+}
+
+void view_replication_add(struct bytes *out,
+                          const struct node_view *v,
+                          char node)
+{
+    text_add(out, is_primary(v, node) ? "# Replication\r\nrole:master\r\n"
+                                        "master_repl_offset:1000\r\n"
+                                      : "# Replication\r\nrole:slave\r\n"
+                                        "master_link_status:up\r\n"
+                                        "master_last_io_seconds_ago:0\r\n"
+                                        "slave_repl_offset:1000\r\n");
+}

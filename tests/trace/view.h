@@ -1,5 +1,6 @@
 /* What a scripted server says of its cluster: a line of a trace becomes the
- * replies to CLUSTER SHARDS, SLOTS and INFO (README.md). */
+ * replies to CLUSTER SHARDS, SLOTS and INFO, or to SENTINEL and ROLE
+ * (README.md). */
 #ifndef TRACE_VIEW_H
 #define TRACE_VIEW_H
 
@@ -53,5 +54,30 @@ void view_slots_add(struct bytes *out,
                     const struct node_view *v,
                     const struct node_map *map);
 void view_info_add(struct bytes *out, const struct node_view *v);
+
+/* For servers that sentinels watch the first shard is all there is. What
+ * sentinels say of it, whose group is "mymaster": */
+void view_master_add(struct bytes *out,
+                     const struct node_view *v,
+                     const struct node_map *map,
+                     int resp);
+void view_master_address_add(struct bytes *out,
+                             const struct node_view *v,
+                             const struct node_map *map,
+                             int resp);
+void view_replicas_add(struct bytes *out,
+                       const struct node_view *v,
+                       const struct node_map *map,
+                       int resp);
+/* One of the list of SENTINEL SENTINELS. */
+void view_sentinel_add(struct bytes *out, const struct address *at, int resp);
+/* What a node says of itself: ROLE, INFO replication. */
+void view_role_add(struct bytes *out,
+                   const struct node_view *v,
+                   const struct node_map *map,
+                   char node);
+void view_replication_add(struct bytes *out,
+                          const struct node_view *v,
+                          char node);
 
 #endif
