@@ -134,6 +134,9 @@ static void drop_requests(struct engine *e, struct downstream *d)
         struct request *r =
             CONTAINER_OF(d->requests.next, struct request, arrival);
         list_remove(&r->arrival);
+        if (r->gather != NULL) {
+            gather_orphan(e, r);
+        }
         r->downstream = NULL;
         switch ((enum request_state)r->state) {
         case REQUEST_SENT:
@@ -149,6 +152,7 @@ static void drop_requests(struct engine *e, struct downstream *d)
             }
             break;
         case REQUEST_NEW:
+        case REQUEST_SPLIT:
         case REQUEST_SETTLING:
         case REQUEST_BACKOFF:
         case REQUEST_DONE:
@@ -266,7 +270,7 @@ bool downstream_is_full(const struct downstream *d)
 {
     const struct listener_config *config = d->listener->config;
     return d->n_requests >= config->pipeline_max ||
-           d->unwritten + d->held >= config->client_buffer_max;
+           d->unwritten + d->held + d->gathered >= config->client_buffer_max;
 }
 
 static void count_reply(struct engine *e, const struct request *r)
@@ -310,6 +314,9 @@ static void flush(struct engine *e, struct downstream *d)
         struct request *r =
             CONTAINER_OF(d->requests.next, struct request, arrival);
         if (r->state != REQUEST_DONE) {
+            if (r->fragment) {
+                gather_turn(e, r);
+            }
             break;
         }
         send_reply(e, d, r);
@@ -388,6 +395,10 @@ static void mark_answered(struct engine *e,
 void downstream_answer(struct engine *e, struct request *r)
 {
     struct downstream *d = r->downstream;
+    if (r->fragment) {
+        gather_answer(e, r, NULL, 0, 0);
+        return;
+    }
     mark_answered(e, d, r);
     request_drop_bytes(e, r);
     d->held += r->reply.bytes;
@@ -401,6 +412,10 @@ void downstream_reply(struct engine *e,
                       uint32_t len)
 {
     struct downstream *d = r->downstream;
+    if (r->fragment) {
+        gather_answer(e, r, b, offset, len);
+        return;
+    }
     mark_answered(e, d, r);
     if (d->requests.next == &r->arrival) {
         bool quiet = r->quiet;
@@ -461,8 +476,8 @@ void downstream_give_up_all(struct engine *e,
     for (struct list_node *node = d->requests.next; node != &d->requests;) {
         struct request *r = CONTAINER_OF(node, struct request, arrival);
         enum outcome outcome = OUTCOME_NOT_SENT;
-        if (r->state == REQUEST_DONE) {
-            node = node->next;
+        if (r->state == REQUEST_DONE || r->state == REQUEST_SPLIT) {
+            node = node->next; /* split: its fragments were in front of it */
             continue;
         }
         if (r->state == REQUEST_COMMITTED) {

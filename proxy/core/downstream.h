@@ -46,6 +46,7 @@ struct downstream {
     struct upstream *stalled_lane; /* paused because of this client */
     uint64_t unwritten; /* bytes of replies the kernel has not taken */
     uint64_t held;      /* bytes of replies that wait for their turn */
+    uint64_t gathered;  /* bytes of replies to fragments */
     uint64_t
         progress_us; /* last time it took or, owed nothing, sent something */
     uint64_t stalled_us; /* when stalled_lane was paused */
@@ -55,7 +56,8 @@ struct downstream {
     uint64_t served_us;      /* last reply of a server */
     uint64_t retry_at_us;    /* when they are tried again; 0: not waiting */
     uint64_t block_until_us; /* BLOCK_BROKEN ends then at the latest */
-    uint32_t n_requests;     /* in requests */
+    uint32_t n_requests;     /* in requests, without fragments */
+    uint32_t n_fragments;    /* in requests */
     uint32_t n_open;         /* dispatched and not answered */
     uint32_t n_replica_open; /* of these, reads that a replica may answer */
     uint32_t n_settling;     /* SETTLING or BACKOFF */

@@ -153,7 +153,7 @@ static uint64_t check_ended(struct engine *e, struct downstream *d)
     LIST_FOR_EACH (node, &d->requests) {
         const struct request *r = CONTAINER_OF(node, struct request, arrival);
         if (r->state != REQUEST_SENT && r->state != REQUEST_COMMITTED &&
-            r->state != REQUEST_DONE) {
+            r->state != REQUEST_SPLIT && r->state != REQUEST_DONE) {
             downstream_close(e, d, NULL);
             return UINT64_MAX;
         }

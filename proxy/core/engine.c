@@ -120,6 +120,7 @@ void engine_free(struct engine *e)
     while (conn_next_action(e, &ignored)) {
         assert(ignored.type != ACTION_WRITE);
     }
+    memory_give(memory, e->gather_tables);
     memory_give(memory, e->conns.entries);
     memory_give(memory, e->clusters);
     memory_give(memory, e->listeners);

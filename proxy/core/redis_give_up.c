@@ -178,8 +178,10 @@ static void answer(struct engine *e,
     }
     char text[ERROR_TEXT_MAX + 1];
     compose(e, r, c, &why, text);
-    c->stats.unknown_outcome += unknown;
-    c->stats.not_applied += !unknown;
+    if (!r->fragment) { /* else its parent counts */
+        c->stats.unknown_outcome += unknown;
+        c->stats.not_applied += !unknown;
+    }
     downstream_answer_text(e, r, text);
 }
 

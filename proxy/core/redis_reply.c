@@ -472,7 +472,7 @@ static void on_message(struct engine *e, struct upstream *u, struct message *m)
         on_own(e, u, r, m);
         return;
     }
-    if (r->sent_end > u->taken) {
+    if (r->sent_end > u->taken && !gather_piece_is_sent(u, r)) {
         u->endpoint->cluster->stats.reply_mismatch += !r->incomplete;
         break_lane(e, u, "the server answered what was not sent yet");
         return;
@@ -481,6 +481,13 @@ static void on_message(struct engine *e, struct upstream *u, struct message *m)
     if (r->state == REQUEST_COMMITTED) {
         end_stream(e, u, r, m);
         return;
+    }
+    if (r->pieces_more > 0) {
+        struct gather_message piece = { &u->partial, m->buf, m->offset,
+                                        m->len };
+        if (gather_piece(e, r, is_success(m->type), &piece)) {
+            return;
+        }
     }
     struct downstream *d = r->downstream;
     if (d == NULL) {
@@ -569,7 +576,8 @@ static void keep_partial(struct engine *e,
     }
     if (u->partial.bytes <= u->endpoint->cluster->config->reply_hold_max ||
         r == NULL || r->state != REQUEST_SENT || u->scanner.type == '>' ||
-        request_is_own(r) || r->sent_end > u->taken) {
+        r->gather != NULL || r->pieces_more > 0 || request_is_own(r) ||
+        r->sent_end > u->taken) {
         return;
     }
     struct downstream *d = r->downstream;

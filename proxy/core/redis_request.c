@@ -244,6 +244,12 @@ static bool answer_ok(struct engine *e, struct downstream *d, struct request *r)
     return true;
 }
 
+/* Several nodes answer it. */
+static bool asks_several(const struct downstream *d, const struct command *c)
+{
+    return c->route >= ROUTE_SPLIT_VALUES && cluster_of(d)->slots != NULL;
+}
+
 static bool dispatch_by_id(struct engine *e,
                            struct downstream *d,
                            struct request *r)
@@ -291,6 +297,9 @@ static bool dispatch_by_id(struct engine *e,
     if (r->command->flags & COMMAND_BLOCKING) {
         return dispatch_blocking(e, d, r);
     }
+    if (asks_several(d, r->command)) {
+        return redis_gather(e, d, r);
+    }
     redis_submit(e, d, r);
     return true;
 }
@@ -301,7 +310,8 @@ static bool dispatch_large(struct engine *e,
                            struct request *r)
 {
     enum command_id id = r->command != NULL ? r->command->id : COMMAND_OTHER;
-    if (id != COMMAND_OTHER && id != COMMAND_SCRIPT_CALL) {
+    if ((id != COMMAND_OTHER && id != COMMAND_SCRIPT_CALL) ||
+        (r->command != NULL && asks_several(d, r->command))) {
         redis_refuse(e, d, r, "it is larger than replay_bytes_max");
         return true;
     }

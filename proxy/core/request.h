@@ -10,10 +10,12 @@
 
 struct engine;
 struct downstream;
+struct gather;
 struct upstream;
 
 enum request_state {
     REQUEST_NEW,       /* parsed; waits for its client's turn */
+    REQUEST_SPLIT,     /* its fragments are being answered (redis_gather.h) */
     REQUEST_READY,     /* in upstream->waiting */
     REQUEST_SENT,      /* in upstream->in_flight, unanswered */
     REQUEST_SETTLING,  /* refused as not applied; waits for what is behind it */
@@ -68,6 +70,9 @@ struct request {
     uint64_t deadline_us; /* no attempt starts after it */
     uint64_t patience_us; /* for its reply, once sent; 0: no limit */
     uint64_t size;        /* bytes of the request */
+    struct gather *gather; /* SPLIT: owned; fragment: borrowed; else NULL */
+    uint32_t piece;        /* fragment: the first one that is unanswered */
+    uint32_t pieces_more;  /* replies that come besides one */
     uint16_t slot;        /* 1 + that of its first key (cluster), or one of
                              the names below */
     uint16_t node;        /* index of the endpoint it is redirected to; 0: by
@@ -79,6 +84,7 @@ struct request {
     uint8_t state;        /* enum request_state */
     uint8_t task;         /* enum request_task */
     uint8_t step;         /* TASK_HANDSHAKE: which */
+    bool fragment;        /* of another request, which waits behind it */
     bool own_lane;        /* goes over its client's own lane */
     bool from_replica;    /* a replica may answer it */
     bool avoid_replica;   /* one has refused it */

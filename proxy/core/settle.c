@@ -528,7 +528,8 @@ static void settle_client(struct engine *e,
         return;
     }
     struct settle_case *cases =
-        memory_take(e->memory, (d->n_requests + 1) * sizeof(*cases));
+        memory_take(e->memory,
+                    (d->n_requests + d->n_fragments + 1) * sizeof(*cases));
     if (cases == NULL) {
         e->stats.limit_memory++;
         downstream_close(e, d, "out of memory while its requests were settled");
@@ -564,6 +565,7 @@ void settle_lane(struct engine *e,
     /* What is put back goes in front of what waited already, in lane order
      * for each client. */
     struct list_node front;
+    gather_explode_lane(e, u);
     list_insert_before(u->waiting.next, &front);
     if (u->owner != NULL && list_empty(&u->in_flight)) {
         settle_block_state(e, u->owner);

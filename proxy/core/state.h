@@ -9,6 +9,7 @@
 #include "proxy/core/engine.h"
 #include "proxy/core/pool.h"
 #include "proxy/core/redis.h"
+#include "proxy/core/redis_gather.h"
 #include "proxy/core/rng.h"
 #include "proxy/core/session.h"
 #include "proxy/core/timers.h"
@@ -43,6 +44,7 @@ struct engine {
                                 ends; linked by work_next */
     struct list_node closed_lanes; /* freed once all actions are taken */
     struct pool requests;
+    struct gather_tables *gather_tables; /* owned; NULL: not needed yet */
     struct listener *listeners;     /* owned, config->n_listeners */
     struct cluster *clusters;       /* owned, config->n_upstreams */
     struct command_scanner scanner; /* for commands that arrive whole */

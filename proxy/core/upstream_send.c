@@ -87,6 +87,7 @@ bool upstream_abandon(struct engine *e, struct request *r)
     stand_in->sent_us = r->sent_us;
     stand_in->sent_end = r->sent_end;
     stand_in->size = r->size;
+    stand_in->pieces_more = r->pieces_more;
     request_move(stand_in, REQUEST_SENT);
     list_insert_before(&r->place, &stand_in->place);
     list_remove(&r->place);
