@@ -379,9 +379,11 @@ static void mark_answered(struct engine *e,
     if (r->task == TASK_RAW) {
         d->entering_raw = false;
     }
-    d->n_open -= r->open;
-    d->n_replica_open -= r->open && r->from_replica;
-    r->open = false;
+    if (r->open) {
+        d->n_open--;
+        d->n_replica_open -= r->from_replica;
+        r->open = false;
+    }
     request_move(r, REQUEST_DONE);
     if (!r->owed) {
         count_reply(e, r);

@@ -149,6 +149,25 @@ static void look_for_slot(struct request *r, const struct command_scanner *s)
         slice_data(&r->part) + s->arg[key].offset, s->arg[key].len }));
 }
 
+/* The same for a request that is sent as it arrives, by what is here of it. */
+static void look_for_slot_early(struct request *r,
+                                const struct command_scanner *s)
+{
+    struct span args[COMMAND_ARGS_KEPT];
+    size_t n = 0;
+    while (n < COMMAND_ARGS_KEPT && n < s->seen &&
+           s->arg[n].offset + s->arg[n].len <= r->part.len) {
+        args[n] = (struct span){ slice_data(&r->part) + s->arg[n].offset,
+                                 s->arg[n].len };
+        n++;
+    }
+    uint32_t key =
+        r->command != NULL ? command_first_key(r->command, args, n) : 0;
+    if (key > 0 && key < n) {
+        r->slot = slot_plus(keyslot(args[key]));
+    }
+}
+
 /* Make one contiguous slice of what came in parts. Returns false without
  * memory. */
 static bool linearise(struct engine *e,
@@ -306,6 +325,9 @@ static void begin_stream(struct engine *e, struct downstream *d)
     in->streaming = r;
     d->listener->cluster->stats.requests_streamed++;
     look_up(r, &in->scanner);
+    if (d->listener->cluster->slots != NULL) {
+        look_for_slot_early(r, &in->scanner);
+    }
     downstream_take(e, d, r);
 }
 

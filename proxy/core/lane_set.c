@@ -92,6 +92,7 @@ struct upstream *lane_set_add(struct engine *e,
     struct upstream *u = upstream_new(e, p, set->session, NULL);
     if (u != NULL) {
         u->set = set;
+        u->copies = set->cluster->slots != NULL;
         set->lanes[p->index] = u;
         set->n_open++;
     }

@@ -254,8 +254,8 @@ static bool dispatch_by_id(struct engine *e,
                            struct downstream *d,
                            struct request *r)
 {
-    if (r->command->route == ROUTE_CONNECTION &&
-        cluster_of(d)->slots != NULL && redis_is_bare(e, r)) {
+    if (r->command->route == ROUTE_CONNECTION && cluster_of(d)->slots != NULL &&
+        redis_is_bare(e, r)) {
         return answer_ok(e, d, r);
     }
     if (redis_cluster_view(e, d, r)) {
@@ -310,7 +310,9 @@ static bool dispatch_large(struct engine *e,
                            struct request *r)
 {
     enum command_id id = r->command != NULL ? r->command->id : COMMAND_OTHER;
-    if ((id != COMMAND_OTHER && id != COMMAND_SCRIPT_CALL) ||
+    bool lost = cluster_of(d)->slots != NULL && r->command != NULL &&
+                r->command->key_rule != 0 && r->slot == SLOT_NOT_LOOKED_FOR;
+    if (lost || (id != COMMAND_OTHER && id != COMMAND_SCRIPT_CALL) ||
         (r->command != NULL && asks_several(d, r->command))) {
         redis_refuse(e, d, r, "it is larger than replay_bytes_max");
         return true;
@@ -389,6 +391,23 @@ static bool speaks_http(struct engine *e, const struct request *r)
     return http;
 }
 
+/* Whether what its client has in flight lets r go, when there are several
+ * servers. */
+static bool may_go(const struct cluster *c,
+                   struct downstream *d,
+                   struct request *r)
+{
+    if (d->map_version != c->version) {
+        /* What is open went by another map: it comes first, or two requests
+         * for one key could meet in the wrong order (redis.md §4 rule 7). */
+        if (d->n_open > 0) {
+            return false;
+        }
+        d->map_version = c->version;
+    }
+    return c->config->read_from == READ_PRIMARY || redis_choose_side(d, r);
+}
+
 bool redis_dispatch(struct engine *e, struct downstream *d, struct request *r)
 {
     if (r->command == NULL && speaks_http(e, r)) {
@@ -402,16 +421,7 @@ bool redis_dispatch(struct engine *e, struct downstream *d, struct request *r)
         return false;
     }
     const struct cluster *c = cluster_of(d);
-    if (c->topology != NULL && d->map_version != c->version) {
-        /* What is open went by another map: it comes first, or two requests
-         * for one key could meet in the wrong order (redis.md §4 rule 7). */
-        if (d->n_open > 0) {
-            return false;
-        }
-        d->map_version = c->version;
-    }
-    if (c->topology != NULL && c->config->read_from != READ_PRIMARY &&
-        !redis_choose_side(d, r)) {
+    if (c->topology != NULL && !may_go(c, d, r)) {
         return false;
     }
     if (r->judged) { /* it waited for the lane before, and does so again */

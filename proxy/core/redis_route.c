@@ -129,9 +129,34 @@ struct upstream *redis_lane(struct engine *e,
     return lane_set_lane(e, d->shared, p);
 }
 
+/* The common case: a lane that is there, to the primary or to the node of the
+ * slot. NULL: look closer. */
+static struct upstream *quick_lane(const struct downstream *d,
+                                   const struct request *r)
+{
+    const struct cluster *c = cluster_of(d);
+    const struct lane_set *set = d->shared;
+    if (d->lane != NULL || set == NULL || r->from_replica) {
+        return d->lane != NULL && d->lane->owner_takes_all ? d->lane : NULL;
+    }
+    uint32_t index = 0;
+    if (c->slots == NULL) {
+        index = c->primary->index;
+    } else if (r->node == 0 && r->slot != SLOT_NOT_LOOKED_FOR &&
+               r->slot != SLOT_NONE) {
+        index = c->slots[r->slot - 1];
+    } else {
+        return NULL;
+    }
+    return index < set->n_lanes ? set->lanes[index] : NULL;
+}
+
 void redis_send(struct engine *e, struct downstream *d, struct request *r)
 {
-    struct upstream *u = redis_lane(e, d, r);
+    struct upstream *u = quick_lane(d, r);
+    if (u == NULL) {
+        u = redis_lane(e, d, r);
+    }
     if (u == NULL) {
         e->stats.limit_memory++;
         request_give_up(e, r, cluster_of(d), OUTCOME_NOT_SENT, GIVE_UP_POLICY,

@@ -95,6 +95,10 @@ void upstream_close_link(struct engine *e, struct upstream *u, bool tell)
     }
     chain_clear(e->memory, &u->partial);
     chain_clear(e->memory, &u->hello);
+    if (u->outbuf != NULL) {
+        buf_unref(e->memory, u->outbuf);
+        u->outbuf = NULL;
+    }
     resp_scanner_init(&u->scanner);
     u->queued_end = 0;
     u->taken = 0;

@@ -46,6 +46,7 @@ struct upstream {
 
     uint8_t state;        /* enum upstream_state */
     bool owner_takes_all; /* private: its client uses no other one */
+    bool copies;    /* shared, of a cluster: see outbuf */
     bool raw;       /* private: replies are passed on unread (SUBSCRIBE...) */
     bool streaming; /* the head request's reply is being passed on */
     bool unauthenticated; /* the server wants AUTH, and nobody gave us one */
@@ -61,6 +62,8 @@ struct upstream {
     uint64_t taken;             /* of these, taken by the kernel */
 
     struct resp_scanner scanner;
+    struct buf *outbuf;    /* owned: where small requests are copied; NULL: none
+                              yet */
     struct chain partial;  /* of a reply that is not complete */
     unsigned address_next; /* which resolved address is tried next */
     struct backoff backoff;

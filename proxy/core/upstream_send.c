@@ -8,9 +8,47 @@ bool upstream_has_room(const struct upstream *u)
     return u->queued_end - u->taken < upstream_policy(u)->lane_buffer_max;
 }
 
+enum {
+    COPY_MAX = 256 /* bytes of a request that are cheaper copied than listed */
+};
+
+/* Copy a small request behind the last one, so that what goes to one server
+ * lies in one piece although its neighbours where it was read go elsewhere.
+ * False: there is no memory, and nothing has happened. */
+static bool push_copy(struct engine *e,
+                      struct upstream *u,
+                      const struct slice *part)
+{
+    struct buf *b = u->outbuf;
+    if (b == NULL || b->cap - b->len < part->len) {
+        b = buf_new(e->memory, 0);
+        if (b == NULL) {
+            return false;
+        }
+        if (u->outbuf != NULL) {
+            buf_unref(e->memory, u->outbuf);
+        }
+        u->outbuf = b;
+    }
+    uint32_t offset = b->len;
+    memcpy(b->data + offset, slice_data(part), part->len);
+    b->len += part->len;
+    if (chain_push_part(e->memory, &u->link->conn.out, b, offset, part->len)) {
+        return true;
+    }
+    b->len = offset;
+    return false;
+}
+
 static bool push_bytes(struct engine *e, struct upstream *u, struct request *r)
 {
     struct chain *out = &u->link->conn.out;
+    if (u->copies && r->more.head == NULL && r->part.len <= COPY_MAX) {
+        if (chain_extend(out, r->part.buf, r->part.offset, r->part.len) ||
+            push_copy(e, u, &r->part)) {
+            return true;
+        }
+    }
     if (r->more.head == NULL) {
         return chain_push_part(e->memory, out, r->part.buf, r->part.offset,
                                r->part.len);
