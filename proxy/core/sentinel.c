@@ -373,9 +373,20 @@ void sentinel_reply(struct engine *e,
     }
 }
 
+/* The next step of a failover makes a replica a primary, and whatever the old
+ * one still takes will be lost. */
+static const char promotion_channel[] = "+failover-state-send-slaveof-noone";
+/* The failover is done, or has become known. */
+static const char switch_channel[] = "+switch-master";
+
+enum {
+    PROMOTION_WORDS = 8,
+    PROMOTION_MAX = 2 * (NODE_HOST_MAX + 8) + VALUE_NAME_MAX + 8
+};
+
 /* ---- pushes ----------------------------------------------------------------------- */
 
-/* The replies to SUBSCRIBE are pushes. The last one ends the request. */
+/* The reply to SUBSCRIBE is a push: it ends the request. */
 static void subscribed(struct engine *e, struct watcher *w, struct upstream *u)
 {
     struct request *r =
@@ -388,6 +399,46 @@ static void subscribed(struct engine *e, struct watcher *w, struct upstream *u)
     }
 }
 
+/* "slave NAME TO-IP TO-PORT @ GROUP FROM-IP FROM-PORT" as "GROUP FROM-IP
+ * FROM-PORT TO-IP TO-PORT"; text has PROMOTION_MAX bytes. */
+static struct span promotion_as_switch(struct span payload, char *text)
+{
+    struct span words[PROMOTION_WORDS] = { { 0 } };
+    size_t n = 0;
+    for (size_t i = 0; i < payload.len; i++) {
+        bool blank = payload.data[i] == ' ';
+        if (!blank && (i == 0 || payload.data[i - 1] == ' ')) {
+            if (n == PROMOTION_WORDS) {
+                return (struct span){ 0 };
+            }
+            words[n++].data = payload.data + i;
+        }
+        if (!blank) {
+            words[n - 1].len++;
+        }
+    }
+    static const uint8_t order[] = { 5, 6, 7, 2, 3 };
+    size_t len = 0;
+    for (size_t i = 0; n == PROMOTION_WORDS && i < sizeof(order); i++) {
+        struct span w = words[order[i]];
+        if (len + w.len + 1 >= PROMOTION_MAX) {
+            return (struct span){ 0 };
+        }
+        memcpy(text + len, w.data, w.len);
+        len += w.len;
+        text[len++] = ' ';
+    }
+    return (struct span){ (const uint8_t *)text, len == 0 ? 0 : len - 1 };
+}
+
+static void subscribe(struct engine *e, struct upstream *u, const char *channel)
+{
+    char text[128];
+    snprintf(text, sizeof(text), "*2\r\n$9\r\nSUBSCRIBE\r\n$%zu\r\n%s\r\n",
+             strlen(channel), channel);
+    upstream_send_own(e, u, TASK_TOPOLOGY, STEP_SUBSCRIBE, span_of(text));
+}
+
 static void on_message(struct engine *e,
                        struct topology *t,
                        struct span channel,
@@ -396,15 +447,20 @@ static void on_message(struct engine *e,
     struct view_node from;
     struct view_node to;
     struct span name;
-    const struct cluster *c = t->cluster;
-    if (!span_equal(channel, span_of("+switch-master"))) {
+    char text[PROMOTION_MAX];
+    struct cluster *c = t->cluster;
+    enum turn turn = TURN_IS_DONE;
+    if (span_equal(channel, span_of(promotion_channel))) {
+        payload = promotion_as_switch(payload, text);
+        turn = TURN_BEGINS;
+    } else if (!span_equal(channel, span_of(switch_channel))) {
         return;
     }
     if (!sentinel_switch_parse(payload, &name, &from, &to)) {
-        t->cluster->stats.topology_bad_answers++;
-        topology_want(e, t->cluster, "a sentinel tells of a switch");
+        c->stats.topology_bad_answers++;
+        topology_want(e, c, "a sentinel tells of a switch");
     } else if (span_equal(name, span_of(c->config->master_name))) {
-        sentinel_switched(e, t, &from, &to);
+        sentinel_turned(e, t, turn, &from, &to);
     }
 }
 
@@ -433,18 +489,19 @@ void sentinel_push(struct engine *e,
 
 void sentinel_lane_up(struct engine *e, struct topology *t, struct upstream *u)
 {
-    static const char subscribe[] =
-        "*2\r\n$9\r\nSUBSCRIBE\r\n$14\r\n+switch-master\r\n";
     struct watcher *w = watcher_of(t->sentinel, u->endpoint);
     if (w == NULL) {
+        if (u->endpoint == t->cluster->primary) {
+            sentinel_primary_up(e, t->cluster);
+        }
         return;
     }
     w->open = 0;
     w->pushes = false;
     w->listed_us = e->now_us;
     if (u->session->resp == 3) { /* else it is asked now and then */
-        upstream_send_own(e, u, TASK_TOPOLOGY, STEP_SUBSCRIBE,
-                          span_of(subscribe));
+        subscribe(e, u, switch_channel);
+        subscribe(e, u, promotion_channel);
     }
     if (t->deadline_us != 0) {
         ask(e, w, u);

@@ -29,6 +29,7 @@ struct sentinel {
     uint32_t n_watchers;
     uint64_t epoch;      /* of the primary in force, at least */
     uint64_t adopted_us; /* when it came into force */
+    bool confirmed;      /* it was, by the end of a failover or by answers */
     uint64_t lists_us;   /* replicas and other sentinels are asked for then */
 };
 
@@ -68,11 +69,18 @@ bool sentinel_address(struct engine *e,
  * Returns NULL, or why there is no primary in them (static words). */
 const char *sentinel_judge(struct engine *e, struct topology *t, bool final);
 
-/* A sentinel tells that the primary has changed. */
-void sentinel_switched(struct engine *e,
-                       struct topology *t,
-                       const struct view_node *from,
-                       const struct view_node *to);
+/* A sentinel tells that the primary has changed, or is about to. */
+enum turn {
+    TURN_BEGINS, /* to is told to be the primary */
+    TURN_IS_DONE
+};
+void sentinel_turned(struct engine *e,
+                     struct topology *t,
+                     enum turn turn,
+                     const struct view_node *from,
+                     const struct view_node *to);
+/* A lane to the primary is up: it has said that it is the primary. */
+void sentinel_primary_up(struct engine *e, struct cluster *c);
 
 /* Answers to SENTINEL SENTINELS and SENTINEL REPLICAS. */
 void sentinel_take_sentinels(struct engine *e,

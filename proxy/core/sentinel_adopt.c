@@ -10,8 +10,9 @@
 #include "proxy/core/topology_adopt.h"
 
 enum {
-    SETTLED_US = 10 * 1000 * 1000, /* until all sentinels know of a switch */
-    UNHEARD_US = 60 * 1000 * 1000, /* a sentinel nobody has called alive for so
+    SETTLED_US = 10 * 1000 * 1000,  /* until all sentinels know of a switch */
+    PROMOTION_US = 3 * 1000 * 1000, /* until a failover is done, or failed */
+    UNHEARD_US = 60 * 1000 * 1000,  /* a sentinel nobody has called alive for so
                                       long is forgotten */
     REPLICAS_MAX = 256
 };
@@ -72,10 +73,28 @@ static void close_unverified(struct engine *e, struct endpoint *p)
     }
 }
 
+/* No more is sent to the server that is about to be replaced. What its shared
+ * lanes have in flight may still be answered. */
+static void close_private(struct engine *e, struct endpoint *p)
+{
+    for (struct list_node *node = p->lanes.next, *next; node != &p->lanes;
+         node = next) {
+        next = node->next;
+        struct upstream *u = CONTAINER_OF(node, struct upstream, endpoint_node);
+        if (u->owner != NULL && u->state == UPSTREAM_UP) {
+            upstream_lost(e, u,
+                          &(struct upstream_loss){
+                              .why = "another server is the primary",
+                              .tell = true });
+        }
+    }
+}
+
 static const char *adopt(struct engine *e,
                          struct topology *t,
                          const struct address *address,
                          uint64_t epoch,
+                         enum turn turn,
                          const char *why)
 {
     struct cluster *c = t->cluster;
@@ -89,16 +108,21 @@ static const char *adopt(struct engine *e,
     p->online = true;
     p->near = endpoint_zone_is_near(c, &p->address, NULL);
     if (p == before) {
+        s->confirmed = s->confirmed || epoch >= s->epoch;
         s->epoch = epoch > s->epoch ? epoch : s->epoch;
         return NULL;
     }
     s->epoch = epoch;
     s->adopted_us = e->now_us;
+    s->confirmed = turn == TURN_IS_DONE;
     s->lists_us = 0;
     before->online = false; /* until it is called so again */
     c->stats.primary_changes += !before->limbo;
     close_unverified(e, p);
-    topology_set_primary(e, c, p, why);
+    topology_set_primary(e, c, p, turn == TURN_IS_DONE, why);
+    if (turn == TURN_BEGINS && !before->limbo) {
+        close_private(e, before);
+    }
     return NULL;
 }
 
@@ -145,9 +169,10 @@ static bool is_behind(const struct engine *e,
 {
     const struct sentinel *s = t->sentinel;
     const struct endpoint *primary = t->cluster->primary;
+    uint64_t limit_us =
+        s->confirmed && primary->down_since_us == 0 ? SETTLED_US : PROMOTION_US;
     return o->epoch < s->epoch && !primary->limbo &&
-           primary->down_since_us == 0 &&
-           e->now_us - s->adopted_us < SETTLED_US;
+           e->now_us - s->adopted_us < limit_us;
 }
 
 const char *sentinel_judge(struct engine *e, struct topology *t, bool final)
@@ -161,23 +186,42 @@ const char *sentinel_judge(struct engine *e, struct topology *t, bool final)
         return NULL;
     }
     struct address address = *best.primary;
-    return adopt(e, t, &address, best.epoch, "the sentinels say so");
+    return adopt(e, t, &address, best.epoch, TURN_IS_DONE,
+                 "the sentinels say so");
 }
 
-void sentinel_switched(struct engine *e,
-                       struct topology *t,
-                       const struct view_node *from,
-                       const struct view_node *to)
+void sentinel_turned(struct engine *e,
+                     struct topology *t,
+                     enum turn turn,
+                     const struct view_node *from,
+                     const struct view_node *to)
 {
     struct cluster *c = t->cluster;
+    struct sentinel *s = t->sentinel;
     struct address before = address_of(from);
-    struct address after;
+    struct address after = address_of(to);
     topology_want(e, c, "a sentinel tells of a switch");
+    if (cluster_find(c, &after) == c->primary) {
+        s->confirmed = s->confirmed || turn == TURN_IS_DONE;
+        return;
+    }
     /* From another server than ours: an old story, or part of a new one. */
     if (cluster_find(c, &before) == c->primary &&
         sentinel_address(e, t, to, &after)) {
-        adopt(e, t, &after, t->sentinel->epoch + 1,
-              "a sentinel tells of a switch");
+        adopt(e, t, &after, s->epoch + 1, turn,
+              turn == TURN_BEGINS ? "a sentinel tells it to be the primary"
+                                  : "a sentinel tells of a switch");
+    }
+}
+
+void sentinel_primary_up(struct engine *e, struct cluster *c)
+{
+    for (uint32_t i = 1; i < c->n_endpoints; i++) {
+        struct endpoint *p = c->endpoints[i];
+        if (p != NULL && p != c->primary && !p->sentinel && !p->wanted &&
+            p->lanes_up > 0) {
+            topology_leave(e, p, true, "another server is the primary");
+        }
     }
 }
 

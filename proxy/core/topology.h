@@ -82,10 +82,11 @@ struct endpoint *topology_redirect(struct engine *e,
                                    const char **why);
 
 /* Without slots: commands go to p from now on. Lanes to the one before are
- * closed at once (redis.md §10). */
+ * closed at once (redis.md §10), or not kept open any more. */
 void topology_set_primary(struct engine *e,
                           struct cluster *c,
                           struct endpoint *p,
+                          bool at_once,
                           const char *why);
 
 /* The endpoint that a server calls by this address: known, or new. NULL: not

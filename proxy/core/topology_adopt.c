@@ -521,6 +521,7 @@ struct endpoint *topology_redirect(struct engine *e,
 void topology_set_primary(struct engine *e,
                           struct cluster *c,
                           struct endpoint *p,
+                          bool at_once,
                           const char *why)
 {
     struct endpoint *before = c->primary;
@@ -532,7 +533,7 @@ void topology_set_primary(struct engine *e,
     topology_trace(e, c, p, NULL, "primary", why);
     if (!before->limbo) {
         topology_set_role(e, c, before, NODE_REPLICA);
-        topology_leave(e, before, true, "another server is the primary");
+        topology_leave(e, before, at_once, "another server is the primary");
     }
     if (!p->limbo) {
         endpoint_reached(e, c->endpoints[0]);
