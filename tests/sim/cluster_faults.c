@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "tests/sim/cluster_model.h"
+#include "tests/sim/draft.h"
 
 enum happening {
     HEAR,      /* a node hears of a change */
@@ -20,7 +21,7 @@ enum {
     SPLIT_US = 2500000,  /* how long views may differ */
     ZOMBIE_US = 1500000, /* how long an old primary does not know */
     NODE_TIMEOUT_US = 200000,
-    MOVE_STEP_US = 20000,
+    MOVE_STEP_US = 30000,
     KEYS_A_STEP = 2,
     HEAR_AGAIN_US = 20000,
     DOWN_US = 400000,
@@ -273,13 +274,30 @@ static int slot_in_use(struct world *w, struct node *n)
     return slot;
 }
 
+/* The slot of a key that a client uses now. */
+static int slot_in_demand(struct world *w)
+{
+    char key[64];
+    const struct client *c = w->clients[pick(w, 0, w->n_clients - 1)];
+    draft_key_name(w, c, (unsigned)pick(w, 0, CLIENT_KEYS - 1), chance(w, 1, 3),
+                   key, sizeof key);
+    return model_slot(span_of(key));
+}
+
 static void move_begin(struct world *w)
 {
     struct cluster_model *cl = w->cluster;
     struct node *from = some_primary(w, NULL);
-    struct node *to = from == NULL ? NULL : some_primary(w, from);
-    int slot = to == NULL || !settled(cl) ? -1 : slot_in_use(w, from);
-    for (int i = 0; i < MOVES_MAX && slot >= 0; i++) {
+    int slot = from == NULL || !settled(cl) ? -1 : slot_in_use(w, from);
+    if (slot >= 0 && chance(w, 2, 3)) {
+        slot = slot_in_demand(w);
+        from = cl->nodes[cl->owner[slot]];
+    }
+    struct node *to = slot < 0 ? NULL : some_primary(w, from);
+    if (to == NULL || !from->server.up || from->doomed) {
+        return;
+    }
+    for (int i = 0; i < MOVES_MAX; i++) {
         struct move *move = &cl->moves[i];
         if (move->active || move_of(cl, (unsigned)slot) != NULL) {
             continue;
@@ -339,7 +357,7 @@ static void move_on(struct world *w, uint64_t index)
         keys -= keys > 0;
         key_move(w, from, to, v);
     }
-    if (left || (!w->healed && chance(w, 1, 2))) {
+    if (left || (!w->healed && chance(w, 3, 4))) {
         cluster_later(w, pick(w, 0, MOVE_STEP_US), MOVE_KEYS, from, index);
     } else {
         move_end(w, move);

@@ -196,7 +196,7 @@ struct server *world_server(struct world *w, const struct address *address)
     for (unsigned i = 0; i < cl->n_nodes; i++) {
         const struct node *n = cl->nodes[i];
         if (n->address.port == address->port &&
-            (strcmp(n->address.host, address->host) == 0 ||
+            (cl->no_host || strcmp(n->address.host, address->host) == 0 ||
              strcmp(n->hostname, address->host) == 0)) {
             return &cl->nodes[i]->server;
         }
@@ -546,6 +546,8 @@ bool cluster_refuses(struct world *w,
                replica_serves(w, c, &t, out)) {
         return out->size > 0;
     } else if (!serves && (n->replica || owner != n->index)) {
+        const struct move *move = move_of(w->cluster, t.slot);
+        w->counts.unasked += move != NULL && move->to == n->index;
         w->counts.moved++;
         redirect(w, "MOVED", t.slot, owner, out);
     }

@@ -376,7 +376,9 @@ void history_attempt(struct world *w, uint32_t request, const struct server *s)
         turn_us = c->served_us + 4 * w->settings.latency_us;
     }
     bool known =
-        c != NULL && whole_of(w, r)->arrived && !whole_of(w, r)->behind_others;
+        c != NULL && whole_of(w, r)->arrived &&
+        !whole_of(w, r)->behind_others &&
+        (w->cluster == NULL || r->block == 0); /* MULTI went before it */
     if (known && arrived_us < UINT64_MAX && w->now_us > turn_us + deadline_us) {
         world_violate(w,
                       "I10: request %" PRIu32 " of client %" PRIu64
@@ -584,8 +586,8 @@ static void check_redirect_shown(struct world *w,
                 w->now_us + w->upstream->backoff_cap_us >=
                     r->arrived_us + w->upstream->deadline_us;
     bool may = late || w->draining || is_behind(w, r) || r->n_parts > 0 ||
-               !w->upstream->retry || r->block != 0 || r->class == CLASS_BN ||
-               w->counts.hostile > 0;
+               !w->upstream->retry || w->settings.transactions ||
+               r->class == CLASS_BN || w->counts.hostile > 0;
     for (size_t i = 0; i < sizeof passing / sizeof passing[0] && !may; i++) {
         if (starts(reply, passing[i])) {
             world_violate(w,

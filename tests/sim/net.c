@@ -221,6 +221,16 @@ static void listen_in(struct world *w, struct link *l)
     }
 }
 
+/* No server of the model has such an address; only liars tell them. */
+static void check_allowed(struct world *w, const struct address *address)
+{
+    if (strncmp(address->host, "169.254.", 8) == 0 ||
+        strncmp(address->host, "192.168.", 8) == 0) {
+        world_violate(w, "it goes to %s, which allow_nodes does not permit",
+                      address->host);
+    }
+}
+
 /* --- actions of the engine --------------------------------------------- */
 
 static void on_write(struct world *w, struct link *l, struct chain *chain)
@@ -265,6 +275,7 @@ static void on_connect(struct world *w,
         l = link_new(w, id, true);
     }
     l->server = world_server(w, address);
+    check_allowed(w, address);
     world_note(w, "connect", l, address->port, span_of(address->host));
     if (strikes(w, FAULT_SYN_LOST)) {
         return; /* never answered; net_heal() knows it as not connected */
@@ -280,6 +291,7 @@ static void on_resolve(struct world *w,
 {
     struct link *l = link_new(w, id, true);
     l->server = world_server(w, address);
+    check_allowed(w, address);
     world_note(w, "resolve", l, address->port, span_of(address->host));
     world_wake(w, latency(w) * 3, WAKE_RESOLVE, l,
                strikes(w, FAULT_DNS) ? 1 + IO_NO_NAME : 0);

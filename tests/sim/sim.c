@@ -134,7 +134,7 @@ static const struct {
     COUNT(tryagain, true), COUNT(down, true),      COUNT(masterdown, false),
     COUNT(hostile, true),  COUNT(failovers, true), COUNT(migrations, true),
     COUNT(lost, true),     COUNT(split, true),     COUNT(from_replica, false),
-    COUNT(scanned, false),
+    COUNT(scanned, false), COUNT(unasked, false),
 #undef COUNT
 };
 

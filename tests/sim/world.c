@@ -18,7 +18,8 @@ enum {
     STEPS_WITHOUT_TIME = 2000, /* more of them: it spins */
     PHASE_MAX_US = 900000000,  /* of virtual time for phase 1 */
     BLOCKED_MAX_US = 3000000,  /* what a BLPOP may add */
-    PROBES = 8,                /* requests per client when all is well again */
+    LARGE = 100000, /* no request is: it could not follow a redirect */
+    PROBES = 8,     /* requests per client when all is well again */
     MEMORY_MAX = 256 * 1024 * 1024,
     ALLOC_HEADER = 16,
 };
@@ -498,7 +499,9 @@ static void phase_liveness(struct world *w)
 static bool limits_may_refuse(const struct world *w)
 {
     return w->settings.never_reads || w->upstream->held_requests_max < 1000 ||
-           w->upstream->private_lanes_max < 1000;
+           w->upstream->private_lanes_max < 1000 ||
+           (w->cluster != NULL && w->cluster->upheavals > 0 &&
+            w->upstream->replay_bytes_max < LARGE);
 }
 
 /* New requests succeed. */

@@ -138,6 +138,7 @@ struct sleeper {
 /* What happened to a cluster and what redial was told about it. */
 struct cluster_counts {
     uint64_t moved, ask, tryagain, down, masterdown, hostile;
+    uint64_t unasked;    /* MOVED from a node a slot is on its way to */
     uint64_t asked;      /* commands served behind ASKING */
     uint64_t failovers;  /* of both kinds */
     uint64_t migrations; /* slots that moved key by key */
