@@ -320,6 +320,9 @@ static void answer_add(struct bytes *out,
         bytes_printf(out, ":%u\r\n", CLIENT_ID_FIRST + p->number);
         break;
     case OWED_OK: bytes_add_text(out, "+OK\r\n"); break;
+    case OWED_NO_SELECT:
+        bytes_add_text(out, "-ERR SELECT is not allowed in cluster mode\r\n");
+        break;
     case OWED_PONG: bytes_add_text(out, "+PONG\r\n"); break;
     case OWED_MYID: view_id_add(out, p->side); break;
     case OWED_INFO: view_info_add(out, &server->view); break;
@@ -378,8 +381,14 @@ static enum owed sentinel_owes(struct server *server,
 }
 
 /* Until its PING has come, all belongs to the handshake. */
-static enum owed handshake_owes(struct player *p, const struct model_command *c)
+static enum owed handshake_owes(const struct servers *all,
+                                struct player *p,
+                                const struct model_command *c)
 {
+    if (model_arg_is(c, 0, "SELECT") && all->cluster &&
+        model_arg_number(c, 1, 0) != 0) {
+        return OWED_NO_SELECT;
+    }
     if (model_arg_is(c, 0, "HELLO")) {
         p->resp = model_arg_number(c, 1, 2) == 3 ? 3 : 2;
         return OWED_HELLO;
@@ -393,7 +402,8 @@ static enum owed handshake_owes(struct player *p, const struct model_command *c)
                                       : OWED_OK;
 }
 
-static enum owed command_owes(struct server *server,
+static enum owed command_owes(const struct servers *all,
+                              struct server *server,
                               struct player *p,
                               const struct model_command *c)
 {
@@ -412,7 +422,7 @@ static enum owed command_owes(struct server *server,
     if (model_arg_is(c, 0, "READONLY")) {
         return OWED_OK; /* to a replica; the client's own ends at redial */
     }
-    return p->greeted ? OWED_DATA : handshake_owes(p, c);
+    return p->greeted ? OWED_DATA : handshake_owes(all, p, c);
 }
 
 /* Read what the engine wrote: commands for the trace become p->written. */
@@ -421,7 +431,7 @@ static bool read_commands(struct stage *s, struct player *p)
     struct model_command c;
     bool any = false;
     while (model_command_read(bytes_span(&p->unread), &c) == MODEL_DONE) {
-        enum owed owed = command_owes(server_of(s, p->side), p, &c);
+        enum owed owed = command_owes(s->servers, server_of(s, p->side), p, &c);
         if (p->n_owed == OWED_MAX) {
             snprintf(s->error, sizeof s->error, "%c%u waits for %d replies",
                      p->side, p->number, OWED_MAX);

@@ -28,6 +28,7 @@ enum owed {
     OWED_HELLO,
     OWED_CLIENT_ID,
     OWED_OK,
+    OWED_NO_SELECT,
     OWED_PONG,
     OWED_MYID,
     OWED_INFO,
@@ -55,6 +56,7 @@ struct server {
 struct servers {
     struct node_map map;
     struct server of[NODE_NAMES];
+    bool cluster;              /* they are nodes of one */
     char version[VERSION_MAX]; /* of Redis; empty: 7.0.15 */
 };
 

@@ -730,6 +730,7 @@ static bool prepare_servers(struct play *p, const char *rest)
         }
         struct bytes list = { 0 };
         struct bytes url = { 0 };
+        p->servers.cluster = p->servers.cluster || i == 0;
         if (!servers_declare(&p->servers, rest, lines[i].sentinels, &list)) {
             complain(p, "A=host:port expected");
         } else if (lines[i].scheme != NULL) {
