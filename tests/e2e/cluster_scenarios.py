@@ -166,7 +166,9 @@ def hurt_sentinel_kill(play):
     old = play.sentinels.primary()
     with play.timed("failover") as began:
         old.kill9()
-        play.sentinels.wait_promoted(old)
+        with play.timed("promoted"):
+            play.sentinels.wait_promoted(old)
+        play.sentinels.wait_announced(old)
     play.later(began, min(KILLED, play.seconds * 0.5))
     old.restart()
 

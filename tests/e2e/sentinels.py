@@ -161,6 +161,13 @@ class SentinelSet:
             return None
         return wait_until(promoted, "a replica to be promoted", timeout)
 
+    def wait_announced(self, old, timeout=30):
+        """Until a sentinel names another primary: that is when clients can
+        know."""
+        wait_until(lambda: any(s.primary_port() != old.port
+                               for s in self.sentinels if s.running()),
+                   "a sentinel to name the new primary", timeout)
+
     def failover(self):
         """SENTINEL FAILOVER; the new primary."""
         old = self.primary()
