@@ -193,8 +193,14 @@ static void reroute_lane(struct engine *e, struct upstream *u)
     }
 }
 
-/* A lane of a client's own whose server has no part in the cluster any more
- * goes where its requests go now. */
+static bool serves(const struct endpoint *p)
+{
+    const struct cluster *c = p->cluster;
+    return c->slots != NULL ? p->n_slots > 0 && !p->limbo : p == c->primary;
+}
+
+/* A lane of a client's own goes where its requests go now, or away from a
+ * server that has no part in the cluster any more. */
 static void rehome(struct engine *e, struct upstream *u)
 {
     struct downstream *d = u->owner;
@@ -202,17 +208,13 @@ static void rehome(struct engine *e, struct upstream *u)
         list_empty(&u->waiting)
             ? NULL
             : CONTAINER_OF(u->waiting.next, struct request, place);
-    struct endpoint *to =
-        r != NULL ? redis_endpoint(e, d, r) : redis_any_endpoint(d);
+    bool lost = !serves(u->endpoint);
+    struct endpoint *to = r != NULL ? redis_endpoint(e, d, r)
+                          : lost    ? redis_any_endpoint(d)
+                                    : u->endpoint;
     if (to != u->endpoint) {
         upstream_rehome(e, u, to);
     }
-}
-
-static bool serves(const struct endpoint *p)
-{
-    const struct cluster *c = p->cluster;
-    return c->slots != NULL ? p->n_slots > 0 && !p->limbo : p == c->primary;
 }
 
 /* A lane on which something waits that could go, or NULL. */
@@ -248,7 +250,7 @@ static void move_waiting(struct engine *e, struct cluster *c)
             next = node->next;
             struct upstream *u =
                 CONTAINER_OF(node, struct upstream, endpoint_node);
-            if (u->owner != NULL && u->state != UPSTREAM_UP && !serves(p)) {
+            if (u->owner != NULL && u->state != UPSTREAM_UP) {
                 rehome(e, u);
             } else if (!list_empty(&u->waiting)) {
                 reroute_lane(e, u);

@@ -56,6 +56,14 @@ void engine_stats(const struct engine *e,
                   struct engine_stats *engine,
                   struct upstream_stats *upstreams);
 
+struct upstream_state; /* node_state.h */
+
+/* Copy what is known of the servers of upstream i. out has room, and the sizes
+ * of it; the rest is overwritten. */
+void engine_upstream_state(const struct engine *e,
+                           size_t i,
+                           struct upstream_state *out);
+
 /* Whether upstream i has a server connection that is up. */
 bool engine_upstream_ready(const struct engine *e, size_t i);
 

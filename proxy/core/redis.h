@@ -124,6 +124,9 @@ struct endpoint *redis_any_endpoint(const struct downstream *d);
 struct upstream *redis_lane(struct engine *e,
                             struct downstream *d,
                             struct request *r);
+/* r, which was refused and goes by its client's own lane, is tried again: let
+ * the lane lead where r goes now. False: r has been answered. */
+bool redis_follow(struct engine *e, struct downstream *d, struct request *r);
 /* Submit r to that lane. */
 void redis_send(struct engine *e, struct downstream *d, struct request *r);
 /* Find the slot of r's first key, if that has not been done. */

@@ -121,7 +121,8 @@ enum redirect redis_redirect(struct engine *e,
         note_refusal(e, c, r, error->kind);
         return REDIRECT_NONE;
     }
-    if (r->own_lane && r->downstream->watching) {
+    bool alone = r->first_watch && r->downstream->n_open == 1;
+    if (r->own_lane && r->downstream->watching && !alone) {
         /* What is watched lives here, and this does not. */
         if (error->kind == REDIS_ERROR_MOVED) {
             topology_redirect(e, u, error, why);

@@ -275,7 +275,9 @@ static void try_again(struct engine *e, struct downstream *d, struct request *r)
 {
     request_move(r, REQUEST_NEW);
     d->n_settling--;
-    redis_send(e, d, r);
+    if (redis_follow(e, d, r)) {
+        redis_send(e, d, r);
+    }
 }
 
 static struct request *first_in(struct downstream *d, enum request_state state)
@@ -517,6 +519,9 @@ static void on_message(struct engine *e, struct upstream *u, struct message *m)
         }
         if (r->task == TASK_LEDGER) {
             redis_session_dropped(e, d);
+        }
+        if (r->first_watch && d->n_open == 1) {
+            d->watching = false;
         }
         redis_multi_refused(d, r);
     }

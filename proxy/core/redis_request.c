@@ -110,6 +110,7 @@ static bool dispatch_watch(struct engine *e,
         downstream_answer_text(e, r, "+OK\r\n");
         return true;
     }
+    r->first_watch = !d->watching;
     bool taken = dispatch_private(e, d, r);
     d->watching = d->watching || taken;
     return taken;

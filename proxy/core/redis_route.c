@@ -190,21 +190,13 @@ static bool lane_is_held(const struct downstream *d)
            d->session_unknown || d->entering_raw || d->lane->raw;
 }
 
-enum lane_answer redis_want_private(struct engine *e,
-                                    struct downstream *d,
-                                    struct request *r)
+/* A new lane of d's own to p. */
+static enum lane_answer open_private(struct engine *e,
+                                     struct downstream *d,
+                                     struct request *r,
+                                     struct endpoint *p)
 {
     struct cluster *c = cluster_of(d);
-    struct endpoint *p = redis_endpoint(e, d, r);
-    if (d->lane != NULL && (c->slots == NULL || d->lane->endpoint == p ||
-                            r->slot == SLOT_NONE || lane_is_held(d))) {
-        r->own_lane = true;
-        return LANE_READY;
-    }
-    if (d->n_open > 0) {
-        return LANE_LATER;
-    }
-    downstream_disown(e, d); /* to have one at the right node */
     if (c->lanes_private >= c->config->private_lanes_max) {
         e->stats.limit_private_lanes_max++;
         engine_trace_limit(e, c, "private_lanes_max");
@@ -221,4 +213,53 @@ enum lane_answer redis_want_private(struct engine *e,
     downstream_own(e, d, u);
     r->own_lane = true;
     return LANE_READY;
+}
+
+static bool carries_requests(const struct upstream *u)
+{
+    LIST_FOR_EACH (node, &u->in_flight) {
+        const struct request *r = CONTAINER_OF(node, struct request, place);
+        if (r->downstream != NULL) {
+            return true;
+        }
+    }
+    return !list_empty(&u->waiting);
+}
+
+bool redis_follow(struct engine *e, struct downstream *d, struct request *r)
+{
+    const struct cluster *c = cluster_of(d);
+    if (c->slots == NULL || !r->own_lane || r->in_block || d->lane == NULL) {
+        return true;
+    }
+    if (r->first_watch) {
+        d->watching = false; /* it was refused: nothing is watched */
+    }
+    struct endpoint *p = redis_endpoint(e, d, r);
+    bool moved = true;
+    if (d->lane->endpoint != p && !lane_is_held(d) &&
+        !carries_requests(d->lane)) {
+        downstream_disown(e, d);
+        moved = open_private(e, d, r, p) == LANE_READY;
+    }
+    d->watching = d->watching || (moved && r->first_watch);
+    return moved;
+}
+
+enum lane_answer redis_want_private(struct engine *e,
+                                    struct downstream *d,
+                                    struct request *r)
+{
+    struct cluster *c = cluster_of(d);
+    struct endpoint *p = redis_endpoint(e, d, r);
+    if (d->lane != NULL && (c->slots == NULL || d->lane->endpoint == p ||
+                            r->slot == SLOT_NONE || lane_is_held(d))) {
+        r->own_lane = true;
+        return LANE_READY;
+    }
+    if (d->n_open > 0) {
+        return LANE_LATER;
+    }
+    downstream_disown(e, d); /* to have one at the right node */
+    return open_private(e, d, r, p);
 }

@@ -41,6 +41,7 @@ static void end_broken_block(struct engine *e,
                              struct request *r)
 {
     d->block = BLOCK_NONE;
+    d->multi_owed = false;
     d->watching = false;
     if (!d->block_passed) {
         redis_block_aborted(e, r);
@@ -199,10 +200,13 @@ static bool send_owed_multi(struct engine *e,
 {
     uint16_t own = r->slot;
     r->slot = slot_of_block(e, d, r);
+    r->in_block = true; /* when it is refused, so is the block */
     enum lane_answer lane = redis_want_private(e, d, r);
     if (lane == LANE_REFUSED) {
+        d->multi_owed = false;
         return true;
     }
+    r->in_block = false;
     struct request *m = lane == LANE_READY ? new_multi(e, d, r) : NULL;
     if (lane == LANE_READY && m == NULL) {
         e->stats.limit_memory++;

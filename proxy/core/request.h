@@ -100,6 +100,7 @@ struct request {
     bool in_block;      /* between MULTI and EXEC, these included */
     bool judged;        /* its way was chosen; only READY ones come back */
     bool blocks;        /* waits at the server for something to happen */
+    bool first_watch;   /* a WATCH before which nothing was watched */
     bool watched;       /* EXEC: keys were watched when it was passed on */
     bool streaming;     /* larger than replay_bytes_max: sent as it arrives */
     bool incomplete;    /* streaming, and its end has not arrived */

@@ -416,6 +416,9 @@ static bool block_waits(const struct downstream *d)
  * flight: what is queued and watched at the server is gone with it. */
 static void settle_block_state(struct engine *e, struct downstream *d)
 {
+    if (d->multi_owed) {
+        return; /* the server has heard nothing of it */
+    }
     if (d->block == BLOCK_OPEN && !block_waits(d)) {
         d->block = BLOCK_BROKEN;
         d->block_until_us = UINT64_MAX;

@@ -147,7 +147,9 @@ static bool is_silent(const struct engine *e,
     }
     const struct request *r =
         CONTAINER_OF(u->in_flight.next, struct request, place);
-    return !r->blocks && e->now_us - r->sent_us >= limit_us &&
+    bool blocks =
+        r->command != NULL && (r->command->flags & COMMAND_BLOCKING) != 0;
+    return !blocks && e->now_us - r->sent_us >= limit_us &&
            e->now_us - u->active_us >= limit_us;
 }
 

@@ -302,6 +302,7 @@ void topology_set_role(struct engine *e,
         return;
     }
     p->role = role;
+    cluster_reroute_later(e, c);
     if (role == NODE_REPLICA && c->slots != NULL) {
         LIST_FOR_EACH (node, &p->lanes) {
             struct upstream *u =

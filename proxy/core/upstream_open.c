@@ -70,6 +70,20 @@ static void end_round(struct engine *e, struct upstream *u)
     }
 }
 
+/* What waits may be served by others by now; a redirect to a server that cannot
+ * be reached leads nowhere. */
+static void look_elsewhere(struct engine *e, struct upstream *u)
+{
+    LIST_FOR_EACH (node, &u->waiting) {
+        struct request *r = CONTAINER_OF(node, struct request, place);
+        r->asking = false;
+        r->node = 0;
+    }
+    if (!list_empty(&u->waiting)) {
+        cluster_reroute_later(e, u->endpoint->cluster);
+    }
+}
+
 /* This attempt to open the lane has failed. */
 void upstream_attempt_failed(struct engine *e,
                              struct upstream *u,
@@ -84,6 +98,7 @@ void upstream_attempt_failed(struct engine *e,
     if (u->endpoint->cluster->topology != NULL) {
         topology_lane_down(e, u);
         end_round(e, u);
+        look_elsewhere(e, u);
     }
     upstream_wait_and_retry(e, u, why, false);
 }
