@@ -426,8 +426,8 @@ static bool refused(struct world *w,
     if (w->cluster != NULL && cluster_refuses(w, c, m, out)) {
         return true;
     }
-    static const char *const always[] = { "ECHO",    "MULTI", "EXEC",
-                                          "DISCARD", "WATCH", "UNWATCH" };
+    static const char *const always[] = { "ECHO",  "MULTI",   "EXEC", "DISCARD",
+                                          "WATCH", "UNWATCH", "ROLE" };
     for (size_t i = 0; i < sizeof always / sizeof always[0]; i++) {
         if (model_arg_is(m, 0, always[i])) {
             return false;
@@ -470,11 +470,22 @@ static void data_or_block(struct world *w,
     executed(w, c, request, raw, out);
 }
 
+/* A server that refuses writes is somebody's replica. */
+static void on_role(struct world *w, const struct session *c, struct bytes *out)
+{
+    if (c->server->readonly_until > w->now_us) {
+        bytes_add_text(out, "*5\r\n$5\r\nslave\r\n$8\r\n10.0.0.9\r\n:6379\r\n"
+                            "$9\r\nconnected\r\n:1\r\n");
+    } else {
+        bytes_add_text(out, "*3\r\n$6\r\nmaster\r\n:1\r\n*0\r\n");
+    }
+}
+
 static bool known_stranger(const struct model_command *m)
 {
-    static const char *const words[] = { "PING",     "MULTI", "EXEC",
-                                         "DISCARD",  "WATCH", "UNWATCH",
-                                         "SUBSCRIBE" };
+    static const char *const words[] = { "PING",      "MULTI", "EXEC",
+                                         "DISCARD",   "WATCH", "UNWATCH",
+                                         "SUBSCRIBE", "ROLE" };
     for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
         if (model_arg_is(m, 0, words[i])) {
             return true;
@@ -521,6 +532,8 @@ static void command(struct world *w,
         return;
     } else if (c->in_multi) {
         queue_command(c, raw, out);
+    } else if (model_arg_is(m, 0, "ROLE")) {
+        on_role(w, c, out);
     } else if (model_arg_is(m, 0, "WATCH")) {
         on_watch(c, m, out);
     } else if (model_arg_is(m, 0, "PING")) {
