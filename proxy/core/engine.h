@@ -56,13 +56,13 @@ void engine_stats(const struct engine *e,
                   struct engine_stats *engine,
                   struct upstream_stats *upstreams);
 
-struct upstream_state; /* node_state.h */
+struct cluster_state; /* node_state.h */
 
 /* Copy what is known of the servers of upstream i. out has room, and the sizes
  * of it; the rest is overwritten. */
-void engine_upstream_state(const struct engine *e,
+void engine_cluster_state(const struct engine *e,
                            size_t i,
-                           struct upstream_state *out);
+                           struct cluster_state *out);
 
 /* Whether upstream i has a server connection that is up. */
 bool engine_upstream_ready(const struct engine *e, size_t i);

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "proxy/io/metrics.h"
+#include "proxy/io/node_report.h"
 #include "proxy/io/sockaddr.h"
 
 enum {
@@ -31,43 +32,51 @@ struct page {
 
 /* ---- asking the workers ---- */
 
-/* Ask every worker and add up. Returns how many answered. upstreams and ready
- * of sum must have room; they are zeroed. */
-static size_t gather(const struct admin *a, struct worker_snapshot *sum)
-{
-    size_t n = a->options.config->n_upstreams, answered = 0;
-    struct worker_snapshot one = {
-        .upstreams = calloc(n + 1, sizeof(*one.upstreams)),
-        .ready = calloc(n + 1, sizeof(*one.ready)),
-    };
-    for (size_t i = 0;
-         i < a->options.n_workers && one.upstreams != NULL && one.ready != NULL;
-         i++) {
-        if (worker_ask(a->options.workers[i], &one)) {
-            metrics_add(sum, &one, n);
-            answered++;
-        }
-    }
-    free(one.upstreams);
-    free(one.ready);
-    return answered;
-}
-
 /* The arrays of a snapshot, zeroed. Returns false when out of memory. */
-static bool sum_init(const struct admin *a, struct worker_snapshot *sum)
+static bool snapshot_init(const struct admin *a,
+                          bool nodes,
+                          struct worker_snapshot *s)
 {
     size_t n = a->options.config->n_upstreams;
-    *sum = (struct worker_snapshot){
-        .upstreams = calloc(n + 1, sizeof(*sum->upstreams)),
-        .ready = calloc(n + 1, sizeof(*sum->ready)),
+    *s = (struct worker_snapshot){
+        .upstreams = calloc(n + 1, sizeof(*s->upstreams)),
+        .ready = calloc(n + 1, sizeof(*s->ready)),
+        .states = nodes ? node_report_new(a->options.config) : NULL,
     };
-    return sum->upstreams != NULL && sum->ready != NULL;
+    return s->upstreams != NULL && s->ready != NULL &&
+           (s->states != NULL || !nodes);
 }
 
-static void sum_fini(struct worker_snapshot *sum)
+static void snapshot_fini(const struct admin *a, struct worker_snapshot *s)
 {
-    free(sum->upstreams);
-    free(sum->ready);
+    free(s->upstreams);
+    free(s->ready);
+    node_report_free(a->options.config, s->states);
+}
+
+/* Ask every worker and add up; nodes: of each server, too. Returns how many
+ * answered. End sum with snapshot_fini() in any case. */
+static size_t gather(const struct admin *a,
+                     bool nodes,
+                     struct worker_snapshot *sum)
+{
+    size_t n = a->options.n_workers, answered = 0;
+    struct worker_snapshot one;
+    /* The first one that answers is where the sum begins. */
+    bool fine = snapshot_init(a, nodes, sum);
+    fine = snapshot_init(a, nodes, &one) && fine;
+    for (size_t i = 0; i < n && fine; i++) {
+        struct worker_snapshot *to = answered == 0 ? sum : &one;
+        if (!worker_ask(a->options.workers[i], to)) {
+            continue;
+        }
+        if (answered > 0) {
+            metrics_add(sum, &one, a->options.config->n_upstreams);
+        }
+        answered++;
+    }
+    snapshot_fini(a, &one);
+    return answered;
 }
 
 /* ---- pages ---- */
@@ -75,8 +84,8 @@ static void sum_fini(struct worker_snapshot *sum)
 static void page_live(struct admin *a, struct page *p)
 {
     struct worker_snapshot sum;
-    size_t answered = sum_init(a, &sum) ? gather(a, &sum) : 0;
-    sum_fini(&sum);
+    size_t answered = gather(a, false, &sum);
+    snapshot_fini(a, &sum);
     if (answered == a->options.n_workers) {
         text_addf(&p->body, "live\n");
     } else {
@@ -95,7 +104,7 @@ static void page_ready(struct admin *a, struct page *p)
     }
     const struct config *config = a->options.config;
     struct worker_snapshot sum;
-    bool ready = sum_init(a, &sum) && gather(a, &sum) > 0;
+    bool ready = gather(a, false, &sum) > 0;
     if (!ready) {
         text_addf(&p->body, "no worker answered within 1s\n");
     }
@@ -106,7 +115,7 @@ static void page_ready(struct admin *a, struct page *p)
                       config->upstreams[i].name);
         }
     }
-    sum_fini(&sum);
+    snapshot_fini(a, &sum);
     if (ready) {
         text_addf(&p->body, "ready\n");
     } else {
@@ -122,7 +131,7 @@ static void page_metrics(struct admin *a, struct page *p)
                          .started_s = a->started_s,
                          .workers = a->options.n_workers };
     metrics_look(&m);
-    if (sum_init(a, &m.sum) && gather(a, &m.sum) == a->options.n_workers) {
+    if (gather(a, true, &m.sum) == a->options.n_workers) {
         p->type = "text/plain; version=0.0.4; charset=utf-8";
         metrics_write(&m, &p->body);
     } else {
@@ -130,7 +139,21 @@ static void page_metrics(struct admin *a, struct page *p)
         p->status = MHD_HTTP_SERVICE_UNAVAILABLE;
         text_addf(&p->body, "a worker did not answer within 1s\n");
     }
-    sum_fini(&m.sum);
+    snapshot_fini(a, &m.sum);
+}
+
+static void page_topology(struct admin *a, struct page *p)
+{
+    struct worker_snapshot sum;
+    size_t answered = gather(a, true, &sum);
+    if (answered == a->options.n_workers) {
+        p->type = "application/json";
+        node_report_json(a->options.config, sum.states, answered, &p->body);
+    } else {
+        p->status = MHD_HTTP_SERVICE_UNAVAILABLE;
+        text_addf(&p->body, "a worker did not answer within 1s\n");
+    }
+    snapshot_fini(a, &sum);
 }
 
 static void page_config(struct admin *a, struct page *p)
@@ -147,16 +170,21 @@ static void page_events(struct admin *a, struct page *p)
 static void page_index(struct admin *a, struct page *p)
 {
     (void)a;
-    text_addf(&p->body, "/live\n/ready\n/metrics\n/config\n/events\n");
+    text_addf(&p->body,
+              "/live\n/ready\n/metrics\n/topology\n/config\n/events\n");
 }
 
 static const struct route {
     const char *path;
     void (*make)(struct admin *a, struct page *p);
 } routes[] = {
-    { "/", page_index },        { "/live", page_live },
-    { "/ready", page_ready },   { "/metrics", page_metrics },
-    { "/config", page_config }, { "/events", page_events },
+    { "/", page_index },
+    { "/live", page_live },
+    { "/ready", page_ready },
+    { "/metrics", page_metrics },
+    { "/topology", page_topology },
+    { "/config", page_config },
+    { "/events", page_events },
 };
 
 /* ---- HTTP ---- */

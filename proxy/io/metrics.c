@@ -8,6 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "proxy/io/node_report.h"
+
 /* Structs of counters are added number by number, whatever their names. */
 #define IS_ALL_NUMBERS(type) (sizeof(type) % sizeof(uint64_t) == 0)
 
@@ -33,6 +35,9 @@ void metrics_add(struct worker_snapshot *sum,
         add_numbers(&sum->upstreams[i], &one->upstreams[i],
                     sizeof(sum->upstreams[i]));
         sum->ready[i] = sum->ready[i] || one->ready[i];
+    }
+    if (sum->states != NULL) {
+        node_report_add(sum->states, one->states, n_upstreams);
     }
 }
 
@@ -254,5 +259,8 @@ void metrics_write(const struct metrics *m, struct text *out)
     write_table(m, out);
     write_retries(m, out);
     write_latency(m, out);
+    if (m->sum.states != NULL) {
+        node_report_metrics(m->config, m->sum.states, out);
+    }
     write_process(m, out);
 }

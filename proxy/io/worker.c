@@ -8,6 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "proxy/core/node_state.h"
 #include "proxy/io/listener.h"
 #include "proxy/io/resolver.h"
 #include "proxy/io/sockaddr.h"
@@ -232,6 +233,9 @@ static void answer(struct worker *w)
     engine_stats(w->engine, &q->engine, q->upstreams);
     for (size_t i = 0; i < w->config->n_upstreams; i++) {
         q->ready[i] = engine_upstream_ready(w->engine, i);
+        if (q->states != NULL) {
+            engine_cluster_state(w->engine, i, &q->states[i]);
+        }
     }
     q->counters = w->counters;
     w->question = NULL;

@@ -24,6 +24,7 @@ struct worker_snapshot {
     struct upstream_stats *upstreams; /* room for config->n_upstreams */
     bool *ready;                      /* the same */
     struct worker_counters counters;
+    struct cluster_state *states; /* node_report_new(); NULL: not asked for */
 };
 
 struct worker {
