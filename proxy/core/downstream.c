@@ -16,7 +16,7 @@ const struct session *downstream_session(const struct engine *e,
 
 struct downstream *downstream_new(struct engine *e, struct listener *l)
 {
-    if (!timers_reserve(&e->timers, e->n_downstreams + e->n_upstreams + 1)) {
+    if (!engine_reserve_timer(e)) {
         return NULL;
     }
     struct downstream *d = memory_take(e->memory, sizeof(*d));

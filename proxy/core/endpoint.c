@@ -32,7 +32,8 @@ static void trace_health(struct engine *e,
     engine_trace(e,
                  &(struct trace_record){ .type = TRACE_UPSTREAM,
                                          .upstream = p->cluster->config->name,
-                                         .address = &p->address,
+                                         .address =
+                                             p->limbo ? NULL : &p->address,
                                          .to = to,
                                          .reason = why });
 }

@@ -13,6 +13,13 @@ void engine_trace(struct engine *e, struct trace_record *record)
     }
 }
 
+bool engine_reserve_timer(struct engine *e)
+{
+    uint32_t topologies = (uint32_t)e->config->n_upstreams;
+    return timers_reserve(&e->timers,
+                          e->n_downstreams + e->n_upstreams + topologies + 1);
+}
+
 void engine_trace_limit(struct engine *e,
                         const struct cluster *c,
                         const char *name)

@@ -62,6 +62,7 @@ static void slow_down(struct engine *e,
     e->stats.limit_client_buffer_max += !others;
     e->stats.limit_client_overflow_max += others;
     d->stalled_lane = u;
+    u->stalls = true;
     d->stalled_us = e->now_us;
     conn_pause(e, &u->link->conn, true);
     downstream_stalled(e, d);

@@ -56,6 +56,10 @@ struct engine {
     bool ending; /* engine_free() is at work: nothing is opened any more */
 };
 
+/* Room for the timers of everything there is, and of one more. False: no
+ * memory. */
+bool engine_reserve_timer(struct engine *e);
+
 /* Make a trace record, if anybody listens. Fills in the time. */
 void engine_trace(struct engine *e, struct trace_record *record);
 void engine_trace_limit(struct engine *e,

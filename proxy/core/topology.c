@@ -52,7 +52,7 @@ bool topology_init(struct engine *e, struct cluster *c)
     t->timer.kind = TIMER_TOPOLOGY;
     struct address nowhere = { 0 };
     struct endpoint *limbo = cluster_add(e, c, &nowhere);
-    if (limbo == NULL || !timers_reserve(&e->timers, 1)) {
+    if (limbo == NULL || !engine_reserve_timer(e)) {
         return false;
     }
     assert(limbo->index == 0);

@@ -48,6 +48,7 @@ struct upstream {
     bool owner_takes_all; /* private: its client uses no other one */
     bool copies;    /* shared, of a cluster: see outbuf */
     bool raw;       /* private: replies are passed on unread (SUBSCRIBE...) */
+    bool stalls;    /* it has been paused for a slow client */
     bool streaming; /* the head request's reply is being passed on */
     bool unauthenticated; /* the server wants AUTH, and nobody gave us one */
     bool answered;        /* this connection has answered a client's request */

@@ -277,17 +277,19 @@ void log_text(struct log *l,
               &(struct log_field){ .key = "text", .text = text }, 1);
 }
 
-static enum log_level trace_level(enum trace_type type)
+static enum log_level trace_level(const struct trace_record *r)
 {
-    switch (type) {
+    switch (r->type) {
     case TRACE_GIVE_UP:
     case TRACE_LIMIT: return LOG_WARN;
     case TRACE_LANE:
     case TRACE_RETRY:
     case TRACE_CLIENT:
     case TRACE_UPSTREAM:
-    case TRACE_DRAIN:
-    case TRACE_TOPOLOGY: return LOG_INFO;
+    case TRACE_DRAIN: return LOG_INFO;
+    case TRACE_TOPOLOGY:
+        return r->to != NULL && strcmp(r->to, "refused") == 0 ? LOG_WARN
+                                                               : LOG_INFO;
     }
     return LOG_INFO;
 }
@@ -350,7 +352,7 @@ void log_trace(struct log *l, const struct trace_record *r, const char *client)
         number("delay_us", r->delay_us),
         number("elapsed_us", r->elapsed_us),
     };
-    struct message m = { .level = trace_level(r->type),
+    struct message m = { .level = trace_level(r),
                          .event = trace_type_name(r->type),
                          .fields = fields,
                          .n = sizeof(fields) / sizeof(fields[0]) };

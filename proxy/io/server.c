@@ -19,6 +19,7 @@
 enum {
     SIGNAL_COUNT = 3,
     HANDLES_BESIDE_CLIENTS = 64, /* loops, log, admin pages */
+    NODES_TEXT_MAX = 512,
 };
 
 /* A Unix socket that this process has made, and so removes. */
@@ -159,19 +160,48 @@ static int open_all(struct server *s)
     return open_admin(s);
 }
 
+/* "host:port,host:port": as many as fit. */
+static void list_nodes(const struct upstream_config *u, char *text, size_t size)
+{
+    size_t len = 0;
+    text[0] = '\0';
+    for (size_t i = 0; i < u->n_nodes; i++) {
+        char node[ADDRESS_TEXT_MAX];
+        address_format(&u->nodes[i], node);
+        size_t n = strlen(node) + (i > 0);
+        if (len + n >= size) {
+            return;
+        }
+        (void)snprintf(text + len, size - len, "%s%s", i > 0 ? "," : "", node);
+        len += n;
+    }
+}
+
 static void say_listening(const struct server *s)
 {
     for (size_t i = 0; i < s->config->n_listeners; i++) {
         const struct listener_config *l = &s->config->listeners[i];
         struct address a = own_address(s->fds[i], &l->address);
-        char from[ADDRESS_TEXT_MAX], to[ADDRESS_TEXT_MAX];
+        char from[ADDRESS_TEXT_MAX], to[NODES_TEXT_MAX];
+        const struct upstream_config *u = l->upstream;
+        bool one = u->type == UPSTREAM_STANDALONE;
         address_format(&a, from);
-        address_format(&l->upstream->address, to);
+        if (one) {
+            address_format(&u->address, to);
+        } else {
+            list_nodes(u, to, sizeof(to));
+        }
         const struct log_field fields[] = {
             { .key = "listener", .text = l->name },
             { .key = "address", .text = from },
-            { .key = "upstream", .text = l->upstream->name },
-            { .key = "server", .text = to },
+            { .key = "upstream", .text = u->name },
+            { .key = one                             ? "server"
+                     : u->type == UPSTREAM_SENTINEL ? "sentinels"
+                                                    : "nodes",
+              .text = to },
+            { .key = "master_name",
+              .text = u->master_name,
+              .skip = u->master_name == NULL },
         };
         log_write(s->log, LOG_INFO, "listening", fields,
                   sizeof(fields) / sizeof(fields[0]));
