@@ -11,10 +11,18 @@
 #include <unistd.h>
 
 enum {
-    LINE_MAX_BYTES = 2048, /* below PIPE_BUF: a line is never torn */
-    VALUE_MAX_BYTES = 320, /* after escaping */
-    LIMITS_KNOWN = 32,     /* limits whose last warning is remembered */
+    LINE_MAX_BYTES = 2048,  /* below PIPE_BUF: a line is never torn */
+    VALUE_MAX_BYTES = 320,  /* after escaping */
+    LIMITS_KNOWN = 32,      /* limits whose last warning is remembered */
+    REFUSALS_KNOWN = 64,    /* the same for what servers told */
+    REFUSAL_AGAIN_S = 3600, /* then the same one is news again */
     STAMP_BYTES = 32,
+};
+
+/* Something servers told that was not believed. */
+struct refusal {
+    uint32_t hash;
+    int64_t second; /* of its last line; 0: none */
 };
 
 struct log {
@@ -28,7 +36,8 @@ struct log {
     uint64_t unsaid;  /* suppressed since the last summary */
     struct log_counters counters;
     int64_t limit_said[LIMITS_KNOWN]; /* second of a limit's last warning */
-    char **events;                    /* owned ring of owned JSON texts */
+    struct refusal refusals[REFUSALS_KNOWN];
+    char **events; /* owned ring of owned JSON texts */
     uint32_t n_events, next_event;
 };
 
@@ -277,6 +286,12 @@ void log_text(struct log *l,
               &(struct log_field){ .key = "text", .text = text }, 1);
 }
 
+static bool is_refusal(const struct trace_record *r)
+{
+    return r->type == TRACE_TOPOLOGY && r->to != NULL &&
+           strcmp(r->to, "refused") == 0;
+}
+
 static enum log_level trace_level(const struct trace_record *r)
 {
     switch (r->type) {
@@ -287,27 +302,61 @@ static enum log_level trace_level(const struct trace_record *r)
     case TRACE_CLIENT:
     case TRACE_UPSTREAM:
     case TRACE_DRAIN: return LOG_INFO;
-    case TRACE_TOPOLOGY:
-        return r->to != NULL && strcmp(r->to, "refused") == 0 ? LOG_WARN
-                                                               : LOG_INFO;
+    case TRACE_TOPOLOGY: return is_refusal(r) ? LOG_WARN : LOG_INFO;
     }
     return LOG_INFO;
+}
+
+static const uint32_t hash_start = 2166136261u; /* FNV-1a */
+
+static uint32_t hash_add(uint32_t hash, const char *text)
+{
+    for (; text != NULL && *text != '\0'; text++) {
+        hash = (hash ^ (unsigned char)*text) * 16777619u;
+    }
+    return hash * 16777619u; /* where it ended */
 }
 
 /* A limit that is reached a thousand times in a second is one warning; its
  * metric tells how often. Two limits that share a place share the warning. */
 static bool limit_is_news(struct log *l, const char *name, int64_t second)
 {
-    uint32_t hash = 2166136261u;
-    for (; name != NULL && *name != '\0'; name++) {
-        hash = (hash ^ (unsigned char)*name) * 16777619u;
-    }
-    int64_t *said = &l->limit_said[hash % LIMITS_KNOWN];
+    int64_t *said = &l->limit_said[hash_add(hash_start, name) % LIMITS_KNOWN];
     if (*said == second) {
         return false;
     }
     *said = second;
     return true;
+}
+
+/* Servers repeat themselves each time they are asked, and to each worker; one
+ * line says it, the metrics say how often. */
+static bool refusal_is_news(struct log *l,
+                            const struct trace_record *r,
+                            const char *address,
+                            int64_t second)
+{
+    uint32_t hash = hash_add(hash_start, r->upstream);
+    hash = hash_add(hash, address);
+    hash = hash_add(hash_add(hash, r->from), r->reason);
+    struct refusal *known = &l->refusals[hash % REFUSALS_KNOWN];
+    if (known->second != 0 && known->hash == hash &&
+        second - known->second < REFUSAL_AGAIN_S) {
+        return false;
+    }
+    *known = (struct refusal){ .hash = hash, .second = second };
+    return true;
+}
+
+static bool is_news(struct log *l,
+                    const struct trace_record *r,
+                    const char *address,
+                    int64_t second)
+{
+    if (is_refusal(r)) {
+        return refusal_is_news(l, r, address, second);
+    }
+    return r->type != TRACE_LIMIT || limit_is_news(l, r->reason, second);
 }
 
 static struct log_field word(const char *key, const char *text)
@@ -330,7 +379,7 @@ static struct log_field connection(const char *key, conn_id id)
 
 void log_trace(struct log *l, const struct trace_record *r, const char *client)
 {
-    char address[ADDRESS_TEXT_MAX];
+    char address[ADDRESS_TEXT_MAX] = "";
     if (r->address != NULL) {
         address_format(r->address, address);
     }
@@ -358,7 +407,7 @@ void log_trace(struct log *l, const struct trace_record *r, const char *client)
                          .n = sizeof(fields) / sizeof(fields[0]) };
     pthread_mutex_lock(&l->mutex);
     (void)clock_gettime(CLOCK_REALTIME, &m.at); /* so that lines are in order */
-    if (r->type != TRACE_LIMIT || limit_is_news(l, r->reason, m.at.tv_sec)) {
+    if (is_news(l, r, address, m.at.tv_sec)) {
         write_message(l, &m);
         keep_message(l, &m);
     }

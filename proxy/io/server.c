@@ -195,7 +195,7 @@ static void say_listening(const struct server *s)
             { .key = "listener", .text = l->name },
             { .key = "address", .text = from },
             { .key = "upstream", .text = u->name },
-            { .key = one                             ? "server"
+            { .key = one                            ? "server"
                      : u->type == UPSTREAM_SENTINEL ? "sentinels"
                                                     : "nodes",
               .text = to },

@@ -184,6 +184,42 @@ static void a_limit_warns_once_in_a_second(void **state)
     scene_close(&s);
 }
 
+/* Servers tell the same each time they are asked. */
+static void a_refused_address_warns_once(void **state)
+{
+    (void)state;
+    struct scene s;
+    scene_open(&s, process_of(LOG_LOGFMT));
+    struct address address = { .host = "10.0.0.9", .port = 6379 };
+    struct trace_record r = { .type = TRACE_TOPOLOGY,
+                              .upstream = "u",
+                              .address = &address,
+                              .to = "refused",
+                              .reason = "allow_nodes does not permit it" };
+    for (unsigned i = 0; i < 50; i++) {
+        log_trace(s.log, &r, NULL);
+    }
+    assert_string_equal(strstr(scene_read(&s), "level="),
+                        "level=warn event=topology upstream=u "
+                        "address=10.0.0.9:6379 to=refused "
+                        "reason=\"allow_nodes does not permit it\"\n");
+    address.port = 6380;
+    log_trace(s.log, &r, NULL);
+    r.reason = "its port is 0";
+    log_trace(s.log, &r, NULL);
+    r.upstream = "v";
+    log_trace(s.log, &r, NULL);
+    log_trace(s.log, &r, NULL);
+    assert_int_equal(count(scene_read(&s), "to=refused"), 3);
+    r.to = "primary"; /* changes are told each time */
+    log_trace(s.log, &r, NULL);
+    log_trace(s.log, &r, NULL);
+    const char *changes = scene_read(&s);
+    assert_int_equal(count(changes, "level=info"), 2);
+    assert_int_equal(count(changes, "to=primary"), 2);
+    scene_close(&s);
+}
+
 static void the_last_events_are_kept_in_order(void **state)
 {
     (void)state;
@@ -263,6 +299,7 @@ int main(void)
         cmocka_unit_test(lines_below_the_level_are_not_written),
         cmocka_unit_test(lines_beyond_the_rate_are_counted),
         cmocka_unit_test(a_limit_warns_once_in_a_second),
+        cmocka_unit_test(a_refused_address_warns_once),
         cmocka_unit_test(the_last_events_are_kept_in_order),
         cmocka_unit_test(a_full_pipe_does_not_block),
         cmocka_unit_test(endless_values_are_cut),
