@@ -13,7 +13,8 @@
 
 enum {
     PIECE_MAX = 512, /* of one call of put() */
-    BUS_PORT_OFFSET = 10000
+    BUS_PORT_OFFSET = 10000,
+    ASKED_MAX = 80 /* of a node's id, in an error */
 };
 
 /* One node as clients are shown it. */
@@ -339,8 +340,8 @@ static void put_line(struct view_reply *v, const struct shown *s)
 {
     unsigned bus = v->port + BUS_PORT_OFFSET;
     put(v, "%s %s:%u@%u %s%s %s 0 0 %" PRIu64 " connected", s->id, v->host,
-        v->port, bus > UINT16_MAX ? 0 : bus, s->myself ? "myself," : "",
-        s->primary == NULL ? "master" : "slave",
+        v->port, v->port == 0 || bus > UINT16_MAX ? 0 : bus,
+        s->myself ? "myself," : "", s->primary == NULL ? "master" : "slave",
         s->primary == NULL ? "-" : s->primary, v->c->topology->epoch);
 }
 
@@ -391,7 +392,7 @@ static bool is_id(struct span asked, const struct shown *s)
 static void unknown_node(struct view_reply *v, struct span asked)
 {
     put(v, "-ERR Unknown node ");
-    for (size_t i = 0; i < asked.len && i < NODE_ID_MAX * 2; i++) {
+    for (size_t i = 0; i < asked.len && i < ASKED_MAX; i++) {
         uint8_t c = asked.data[i];
         put(v, "%c", c > ' ' && c < 0x7f ? c : '?');
     }

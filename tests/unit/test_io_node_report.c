@@ -54,8 +54,9 @@ static struct node_state *add(struct cluster_state *s, const char *host)
 
 static void expect(const struct scene *s, const char *text)
 {
-    if (strstr(s->out.data, text) == NULL) {
-        fail_msg("missing: %s\nin: %s", text, s->out.data);
+    const char *found = s->out.data == NULL ? NULL : strstr(s->out.data, text);
+    if (found == NULL) {
+        fail_msg("missing: %s", text);
     }
 }
 
