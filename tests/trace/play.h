@@ -1,0 +1,62 @@
+/* One trace file being played (README.md): what trace.c, prepare.c, verbs.c and
+ * numbers.c share. */
+#ifndef TRACE_PLAY_H
+#define TRACE_PLAY_H
+
+#include "tests/trace/script.h"
+#include "tests/trace/stage.h"
+
+enum {
+    SETS_MAX = 64,
+};
+
+/* One file being played. */
+struct play {
+    const char *file;
+    unsigned line;
+    bool split;
+    bool whole; /* not to be played byte by byte */
+    bool started;
+    uint64_t begin_us;
+    const char *url;
+    char *sets[SETS_MAX]; /* owned */
+    size_t n_sets;
+    struct bytes ini;
+    struct config *config;
+    struct servers servers;
+    struct stage stage;
+    struct bytes complaint; /* what went wrong; empty while nothing did */
+};
+
+/* The play ends with these words. */
+void complain(struct play *p, const char *text);
+/* Nothing that the engine did may be left over from before. */
+void settle(struct play *p);
+
+/* prepare.c: a line of the part before the first event; false when that part is
+ * over. */
+bool prepare_line(struct play *p, const char *line);
+/* The first event comes: read the configuration, start the engine. */
+void play_start(struct play *p);
+/* All servers say this of who serves what from now on. */
+void play_topology(struct play *p, const char *rest);
+/* A line about a scripted server. */
+void play_server(struct play *p, char name, const char *line, const char *rest);
+
+/* verbs.c: what connections do, and are expected to get. */
+typedef void verb(struct play *p, struct player *who, const char *rest);
+
+struct verb_row {
+    const char *sides;
+    const char *name;
+    bool event;
+    verb *run;
+};
+
+/* NULL: there is none with that name for that side. */
+const struct verb_row *verb_find(char side, const char *name);
+
+/* numbers.c: "stat NAME N": of the first upstream, or of the engine. */
+void want_stat(struct play *p, const char *rest);
+
+#endif
