@@ -362,10 +362,12 @@ void history_refused(struct world *w, uint32_t request, struct span reply)
 
 /* --- the engine's side ------------------------------------------------- */
 
-void history_attempt(struct world *w, uint32_t request, const struct server *s)
+void history_attempt(struct world *w,
+                     uint32_t request,
+                     const struct session *session)
 {
     struct request_record *r = history_at(w->history, request);
-    if (w->cluster != NULL && ((const struct node *)s)->replica) {
+    if (session != NULL && session->readonly) {
         check_replica(w, r);
     }
     uint64_t deadline_us = w->upstream->deadline_us;

@@ -127,7 +127,9 @@ void history_served(struct world *w, uint64_t client);
 /* The server answered that it did not. */
 void history_refused(struct world *w, uint32_t request, struct span reply);
 /* The engine wrote it to a server; a kernel took its last byte. */
-void history_attempt(struct world *w, uint32_t request, const struct server *s);
+void history_attempt(struct world *w,
+                     uint32_t request,
+                     const struct session *session);
 void history_sent(struct world *w, uint32_t request);
 /* Its client was answered. */
 void history_answered(struct world *w,

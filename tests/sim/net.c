@@ -207,7 +207,7 @@ static void listen_in(struct world *w, struct link *l)
         uint32_t request = history_find(w->history, raw);
         l->said_offset += c.size;
         if (request != NO_REQUEST) {
-            history_attempt(w, request, l->server);
+            history_attempt(w, request, l->session);
             if (l->n_marks == l->marks_cap) {
                 l->marks_cap = l->marks_cap * 2 + 32;
                 l->marks =

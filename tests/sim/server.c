@@ -485,7 +485,8 @@ static bool known_stranger(const struct model_command *m)
 {
     static const char *const words[] = { "PING",      "MULTI", "EXEC",
                                          "DISCARD",   "WATCH", "UNWATCH",
-                                         "SUBSCRIBE", "ROLE" };
+                                         "SUBSCRIBE", "ROLE",  "DBSIZE",
+                                         "KEYS",      "SCAN" };
     for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
         if (model_arg_is(m, 0, words[i])) {
             return true;
