@@ -6,7 +6,8 @@
 - Links between pages and files exist, and so do their anchors.
 - Option names in the pages exist in config/options.def; in --set and in ini
   blocks also the section is right.
-- Metric names exist in proxy/core/stats.def or proxy/io/metrics.c.
+- Metric names exist in proxy/core/stats.def, proxy/io/metrics.c or
+  proxy/io/node_report.c.
 - `redis.md §4` and its like in comments have a heading "## 4."; I, H and S
   numbers have a row in docs/reliability.md.
 - Commands of `./run` in the pages are commands that ./run knows.
@@ -210,8 +211,9 @@ def metrics(root):
     names = set()
     for kind, name in re.findall(r"^(\w*COUNTER|\w*GAUGE)\((\w+)", table, re.M):
         names.add(name + ("_total" if kind.endswith("COUNTER") else ""))
-    shell = read(os.path.join(root, "proxy", "io", "metrics.c"))
-    names.update(re.findall(r'"(\w+)",', shell))
+    for file in ("metrics.c", "node_report.c"):
+        shell = read(os.path.join(root, "proxy", "io", file))
+        names.update(re.findall(r'"(\w+)",', shell))
     for histogram in ("request_seconds",):
         names.update(histogram + end for end in ("_bucket", "_sum", "_count"))
     return names
@@ -360,7 +362,8 @@ def self_test(root):
     for check, (path, text) in SEEDED.items():
         with tempfile.TemporaryDirectory() as folder:
             for name in ("config/options.def", "proxy/core/stats.def",
-                         "proxy/io/metrics.c", "parser/commands.def", "run",
+                         "proxy/io/metrics.c", "proxy/io/node_report.c",
+                         "parser/commands.def", "run",
                          *(f"docs/{page}" for page in DESIGN_PAGES)):
                 target = os.path.join(folder, name)
                 os.makedirs(os.path.dirname(target), exist_ok=True)
