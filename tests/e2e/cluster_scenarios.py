@@ -366,6 +366,11 @@ class Outcome:
                 self.stall_ms() > self.failover_ms() + stall_over:
             bad.append(f"stalled {self.stall_ms():.0f} ms, the failover took "
                        f"{self.failover_ms():.0f} ms")
+        # One who asks for a failover loses nothing: the old primary must be
+        # left before it is replaced. A sentinel gives 100 ms for that.
+        lost = cl.lost_acknowledged(result, self.truth)
+        if "failover" in self.name and lost > 20:
+            bad.append(f"{lost} acknowledged writes went to the old primary")
         if self.name == "cluster-migrate" and not self.direct:
             bad += [f"only {self.redirects.get(kind, 0)} {kind}"
                     for kind, least in (("ask", least_ask),

@@ -11,6 +11,7 @@ sys.path.insert(0, os.path.dirname(__file__))
 import servers  # noqa: E402
 from cluster import Cluster  # noqa: E402
 from relay import Relay  # noqa: E402
+from wait import wait_until  # noqa: E402
 
 
 def pytest_addoption(parser):
@@ -151,8 +152,11 @@ def cluster(one_cluster):
 
 @pytest.fixture
 def cluster_redial(make_redial, cluster):
-    """redial with its defaults in front of the cluster."""
-    return make_redial(cluster.url)
+    """redial with its defaults in front of the cluster, once it knows it
+    (before that: test_cluster_start.py)."""
+    redial = make_redial(cluster.url)
+    wait_until(lambda: redial.http("/ready")[0] == 200, "redial to be ready")
+    return redial
 
 
 @pytest.fixture
