@@ -71,3 +71,14 @@ void want_stat(struct play *p, const char *rest)
     }
     free(upstreams);
 }
+
+void want_asked(struct play *p, const char *rest)
+{
+    char number[WORD_MAX];
+    unsigned asked = servers_asked(&p->servers);
+    word_next(&rest, number);
+    if (asked != strtoul(number, NULL, 10)) {
+        complain(p, "another number:");
+        bytes_printf(&p->complaint, "    asked %u times\n", asked);
+    }
+}

@@ -58,5 +58,7 @@ const struct verb_row *verb_find(char side, const char *name);
 
 /* numbers.c: "stat NAME N": of the first upstream, or of the engine. */
 void want_stat(struct play *p, const char *rest);
+/* "asked N": for the topology, all servers together. */
+void want_asked(struct play *p, const char *rest);
 
 #endif

@@ -85,6 +85,15 @@ bool servers_say(struct servers *all, const char *text)
     return true;
 }
 
+unsigned servers_asked(const struct servers *all)
+{
+    unsigned asked = 0;
+    for (size_t i = 0; i < NODE_NAMES; i++) {
+        asked += all->of[i].asked;
+    }
+    return asked;
+}
+
 static const char *line_says(struct stage *s, char name, const char *rest)
 {
     return view_read_text(rest, &server_of(s, name)->view)

@@ -77,6 +77,8 @@ void server_resolve(char name, struct address *address);
 
 /* All servers say this of their cluster; false when it cannot be read. */
 bool servers_say(struct servers *all, const char *text);
+/* How often they were asked for the topology, all of them together. */
+unsigned servers_asked(const struct servers *all);
 /* Whether there are lines with that verb about servers, not connections. */
 bool server_has_line(const char *verb);
 /* Such a line: NULL when it is done, else what is wrong with it, in static

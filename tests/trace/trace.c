@@ -141,6 +141,8 @@ static void play_line(struct play *p, const char *rest)
         if (engine_upstream_ready(p->stage.engine, 0) != (word[0] == 'r')) {
             complain(p, "the upstream's readiness is otherwise");
         }
+    } else if (strcmp(word, "asked") == 0) {
+        want_asked(p, after_word);
     } else if (strcmp(word, "stat") == 0) {
         want_stat(p, after_word);
     } else if (strcmp(word, "topology") == 0) {
