@@ -49,16 +49,24 @@ bool cluster_init(struct engine *e,
 
 void cluster_start(struct engine *e, struct cluster *c)
 {
-    c->base = lane_set_get(e, c, c->fresh, NULL);
-    if (c->base == NULL) {
-        return;
-    }
-    c->base->pinned = true;
     if (c->topology != NULL) {
         topology_start(e, c);
-        return;
+    } else {
+        cluster_open_lane(e, c->primary);
     }
-    struct upstream *u = lane_set_lane(e, c->base, c->primary);
+}
+
+void cluster_open_lane(struct engine *e, struct endpoint *p)
+{
+    struct cluster *c = p->cluster;
+    if (c->base == NULL) {
+        c->base = lane_set_get(e, c, c->fresh, NULL);
+        if (c->base == NULL) {
+            return;
+        }
+        c->base->pinned = true;
+    }
+    struct upstream *u = lane_set_lane(e, c->base, p);
     if (u != NULL) {
         upstream_want(e, u);
     }

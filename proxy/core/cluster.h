@@ -34,13 +34,14 @@ struct cluster {
     uint32_t version;          /* rises when a slot or the primary moves */
     struct topology *topology; /* owned; NULL: standalone */
     struct list_node lane_sets; /* all */
-    struct lane_set *base;      /* of clients that have said nothing; pinned */
+    struct lane_set *base;      /* of clients that have said nothing; pinned.
+                                   NULL until there is memory for it */
     struct budget budget;
     struct upstream_stats stats;
     struct session *fresh; /* owned: a client that has said nothing yet */
     uint32_t lanes_private;
-    uint32_t held;      /* requests waiting for a lane */
-    bool reroute;       /* what waits may belong to another endpoint now */
+    uint32_t held; /* requests waiting for a lane */
+    bool reroute;  /* what waits may belong to another endpoint now */
 };
 
 /* Returns false when memory is short; cluster_fini() is safe then too. */
@@ -49,6 +50,8 @@ bool cluster_init(struct engine *e,
                   const struct upstream_config *config);
 /* Open what stays open as long as the process. */
 void cluster_start(struct engine *e, struct cluster *c);
+/* Open p's lane of clients that have said nothing, if there is memory. */
+void cluster_open_lane(struct engine *e, struct endpoint *p);
 /* Frees every lane. */
 void cluster_fini(struct engine *e, struct cluster *c);
 

@@ -91,15 +91,6 @@ void topology_fini(struct engine *e, struct cluster *c)
     c->topology = NULL;
 }
 
-/* Ask for a lane to p, as long as nobody else needs one only for the moment. */
-static void want_lane(struct engine *e, struct cluster *c, struct endpoint *p)
-{
-    struct upstream *u = lane_set_lane(e, c->base, p);
-    if (u != NULL) {
-        upstream_want(e, u);
-    }
-}
-
 static void wake_at(struct engine *e, struct topology *t, uint64_t at_us)
 {
     if (t->timer.place == TIMER_OFF || t->timer.at_us > at_us) {
@@ -115,7 +106,7 @@ void topology_start(struct engine *e, struct cluster *c)
     }
     endpoint_failed(e, c->endpoints[0], "the topology is not known yet");
     for (uint32_t i = 1; i < c->n_endpoints; i++) {
-        want_lane(e, c, c->endpoints[i]);
+        cluster_open_lane(e, c->endpoints[i]);
     }
     topology_want(e, c, "it is not known yet");
 }
@@ -250,7 +241,7 @@ static void open_lanes(struct engine *e, struct cluster *c, bool all)
         }
         bool candidate = p->role == NODE_REPLICA && p->known;
         if (all || (candidate && topology_shard_is_down(c, p->shard))) {
-            want_lane(e, c, p);
+            cluster_open_lane(e, p);
         }
     }
 }

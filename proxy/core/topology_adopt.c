@@ -123,10 +123,7 @@ void topology_leave(struct engine *e,
 void topology_join(struct engine *e, struct endpoint *p)
 {
     p->wanted = true;
-    struct upstream *u = lane_set_lane(e, p->cluster->base, p);
-    if (u != NULL) {
-        upstream_want(e, u);
-    }
+    cluster_open_lane(e, p);
 }
 
 /* ---- resolving ------------------------------------------------------------------ */
