@@ -388,6 +388,7 @@ static void replicas_are_shown_when_they_are_read(void **state)
     connect_to(&s, NULL, 3);
     adopt(&s);
     say(&s, "CLUSTER SLOTS");
+    expect_begin(&s, "*4\r\n*3\r\n:0\r\n:99\r\n"); /* A has none */
     assert_non_null(strstr(s.reply, ":101\r\n:199\r\n*4\r\n$8\r\n10.1.2.3\r\n"
                                     ":7000\r\n$40\r\n" ID_B "\r\n%0\r\n*4\r\n"
                                     "$8\r\n10.1.2.3\r\n:7000\r\n$40\r\n" ID_R));

@@ -211,6 +211,13 @@ static void a_refused_address_warns_once(void **state)
     log_trace(s.log, &r, NULL);
     log_trace(s.log, &r, NULL);
     assert_int_equal(count(scene_read(&s), "to=refused"), 3);
+    uint64_t lines = log_counters(s.log).lines;
+    for (uint16_t port = 1; port <= 200; port++) { /* more than it remembers */
+        address.port = port;
+        log_trace(s.log, &r, NULL);
+        (void)scene_read(&s);
+    }
+    assert_int_equal(log_counters(s.log).lines - lines, 200);
     r.to = "primary"; /* changes are told each time */
     log_trace(s.log, &r, NULL);
     log_trace(s.log, &r, NULL);
