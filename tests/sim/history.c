@@ -367,7 +367,7 @@ void history_attempt(struct world *w,
                      const struct session *session)
 {
     struct request_record *r = history_at(w->history, request);
-    if (session != NULL && session->readonly) {
+    if (session != NULL && session->readonly && node_of(session)->replica) {
         check_replica(w, r);
     }
     uint64_t deadline_us = w->upstream->deadline_us;
