@@ -13,16 +13,16 @@ from resp import NeedMore, encode, message_end, parse
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
-def forms():
-    """[(how, words)]: how is "=", "~" or "?"."""
+def forms(name="forms.txt"):
+    """[(how, words)]: how is "=", "~", "?" or "!"."""
     out = []
-    with open(os.path.join(HERE, "forms.txt")) as file:
+    with open(os.path.join(HERE, name)) as file:
         for line in file:
             line = line.split(" ## ")[0].strip()
             if not line or line.startswith("# ") or line == "#":
                 continue
             how = "="
-            if line[:2] in ("~ ", "? "):
+            if line[:2] in ("~ ", "? ", "! "):
                 how, line = line[0], line[2:]
             lexer = shlex.shlex(line, posix=True, punctuation_chars=False)
             lexer.whitespace_split, lexer.commenters = True, ""
