@@ -80,6 +80,9 @@ struct driver {
     bool mute;               /* it executes, but its replies do not arrive */
     bool deaf;               /* nothing it is sent leaves our kernel */
     bool slow;               /* clients take nothing */
+    bool switched;           /* sentinels name another primary */
+    bool push;               /* a sentinel will tell of a promotion, once */
+    unsigned refuse_writes;  /* the next commands are answered -READONLY */
     unsigned refuse;         /* the next commands are answered -LOADING */
     unsigned refuse_session; /* the next AUTH or SELECT are refused */
 };

@@ -166,7 +166,8 @@ static void check_exec(struct identity *i, struct span reply)
 static void check_error(struct identity *i, struct ask *a, struct span reply)
 {
     bool exec = is_word(a->argv[0], "EXEC");
-    if (begins(reply, "-NOTAPPLIED ") || begins(reply, "-LOADING ")) {
+    if (begins(reply, "-NOTAPPLIED ") || begins(reply, "-LOADING ") ||
+        begins(reply, "-READONLY ")) {
         a->denied = true;
         assert_int_equal(a->executed, 0);
     } else if (begins(reply, "-EXECABORT ")) {
@@ -292,6 +293,50 @@ static void hello(struct bytes *out, const struct identity *i)
     talk_bulk(out, span_of("7.2.0"));
 }
 
+static void talk_words(struct bytes *out, const char *const *words, size_t n)
+{
+    bytes_printf(out, "*%zu\r\n", n);
+    for (size_t i = 0; i < n; i++) {
+        talk_bulk(out, span_of(words[i]));
+    }
+}
+
+/* A sentinel of a group of 10.0.0.1 and 10.0.0.2. */
+static void serve_sentinel(struct driver *d,
+                           const struct ask *a,
+                           struct bytes *out)
+{
+    static const char *const master[] = { "name", "mymaster", "config-epoch",
+                                          "3" };
+    static const char *const sentinel[] = { "ip",    "10.0.0.13", "port",
+                                            "26379", "flags",     "sentinel" };
+    const char *other = d->switched ? "10.0.0.1" : "10.0.0.2";
+    const char *address[] = { d->switched ? "10.0.0.2" : "10.0.0.1", "6379" };
+    const char *replica[] = {
+        "ip", other, "port", "6379", "flags", "slave", "master-link-status",
+        "ok"
+    };
+    if (is_word(a->argv[1], "MASTER")) {
+        talk_words(out, master, sizeof master / sizeof *master);
+    } else if (is_word(a->argv[1], "GET-MASTER-ADDR-BY-NAME")) {
+        talk_words(out, address, 2);
+    } else if (is_word(a->argv[1], "SENTINELS")) {
+        bytes_add_text(out, "*1\r\n");
+        talk_words(out, sentinel, sizeof sentinel / sizeof *sentinel);
+    } else {
+        bytes_add_text(out, "*1\r\n");
+        talk_words(out, replica, sizeof replica / sizeof *replica);
+        if (d->push) {
+            d->push = false;
+            bytes_add_text(out, ">3\r\n");
+            talk_bulk(out, span_of("message"));
+            talk_bulk(out, span_of("+failover-state-send-slaveof-noone"));
+            talk_bulk(out, span_of("slave x 10.0.0.2 6379 @ mymaster "
+                                   "10.0.0.1 6379"));
+        }
+    }
+}
+
 /* What the lane itself says. False: it is a client's command. */
 static bool serve_lane(struct driver *d,
                        struct peer *p,
@@ -322,6 +367,17 @@ static bool serve_lane(struct driver *d,
         bytes_add_text(out, "+OK\r\n");
     } else if (is_word(a->argv[0], "PING")) {
         bytes_add_text(out, "+PONG\r\n");
+    } else if (is_word(a->argv[0], "ROLE")) {
+        bytes_add_text(out, "*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n");
+    } else if (is_word(a->argv[0], "INFO")) {
+        talk_bulk(out, span_of("role:slave\r\nmaster_link_status:up\r\n"));
+    } else if (is_word(a->argv[0], "SENTINEL")) {
+        serve_sentinel(d, a, out);
+    } else if (is_word(a->argv[0], "SUBSCRIBE") && begins(a->argv[1], "+")) {
+        bytes_add_text(out, ">3\r\n");
+        talk_bulk(out, span_of("subscribe"));
+        talk_bulk(out, a->argv[1]);
+        bytes_add_text(out, ":1\r\n");
     } else if (is_word(a->argv[0], "CLIENT") && is_word(a->argv[1], "ID")) {
         bytes_printf(out, ":%u\r\n", (unsigned)++d->clients_id);
     } else if (is_word(a->argv[0], "CLIENT") && is_word(a->argv[1], "KILL")) {
@@ -357,6 +413,9 @@ static void serve_client(struct driver *d,
         bytes_add_text(out, "+QUEUED\r\n");
     } else if (is_word(a->argv[0], "EXEC")) {
         serve_exec(i, out);
+    } else if (d->refuse_writes > 0) {
+        d->refuse_writes--;
+        bytes_add_text(out, "-READONLY You can't write here\r\n");
     } else if (d->refuse > 0) {
         d->refuse--;
         bytes_add_text(out, "-LOADING Redis is loading\r\n");

@@ -483,10 +483,64 @@ static void the_engine_drains(struct driver *d)
     d->mute = false;
 }
 
+static void sentinels_name_a_primary(struct driver *d)
+{
+    struct peer *c = driver_client(d);
+    driver_say(d, c, "SET a1 v");
+    driver_pass(d, second_us);
+    driver_say(d, c, "GET a2");
+    driver_pass(d, second_us);
+}
+
+static void sentinels_name_another_primary(struct driver *d)
+{
+    struct peer *c = driver_client(d);
+    struct peer *other = driver_client(d);
+    driver_say(d, c, "GET a1");
+    driver_say(d, other, "WATCH w");
+    driver_pass(d, second_us);
+    d->switched = true;
+    driver_say(d, c, "INCR a2");
+    driver_cut(d, IO_RESET);
+    driver_say(d, c, "SET a3 v");
+    driver_say(d, other, "GET b2");
+    driver_pass(d, 2 * second_us);
+    driver_say(d, c, "GET a4");
+    driver_pass(d, second_us);
+}
+
+static void a_sentinel_tells_of_a_promotion(struct driver *d)
+{
+    d->push = true;
+    struct peer *c = driver_client(d);
+    struct peer *other = driver_client(d);
+    driver_say(d, other, "WATCH w");
+    driver_say(d, c, "GET a1");
+    driver_pass(d, second_us);
+    driver_say(d, other, "GET b1");
+    driver_say(d, c, "SET a2 v");
+    driver_pass(d, 5 * second_us);
+}
+
+static void a_server_becomes_a_replica(struct driver *d)
+{
+    struct peer *c = driver_client(d);
+    struct peer *other = driver_client(d);
+    driver_say(d, c, "GET a1");
+    driver_run(d);
+    d->refuse_writes = 1;
+    driver_say(d, c, "INCR a2");
+    driver_say(d, other, "GET b1");
+    driver_pass(d, second_us);
+    driver_say(d, c, "SET a3 v");
+    driver_pass(d, second_us);
+}
+
 /* ---- playing them ------------------------------------------------------------- */
 
 struct conversation {
     void (*play)(struct driver *d);
+    const char *url;
     const char *sets[SETS_MAX];
     struct config *config; /* owned */
     size_t failing;        /* which allocation */
@@ -497,8 +551,7 @@ static int set_up(void **state)
 {
     struct conversation *c = *state;
     struct config_problems problems = { 0 };
-    struct config_source source = { .url = "redis://redis:6379",
-                                    .sets = c->sets };
+    struct config_source source = { .url = c->url, .sets = c->sets };
     while (source.n_sets < SETS_MAX && c->sets[source.n_sets] != NULL) {
         source.n_sets++;
     }
@@ -573,8 +626,16 @@ static void each_allocation_fails(void **state)
 /* clang-format off */
 #define CONVERSATION(name, ...)                                              \
     { #name, each_allocation_fails, set_up, tear_down,                       \
-      &(struct conversation){ .play = name, .sets = { __VA_ARGS__ } } }
+      &(struct conversation){ .play = name, .url = "redis://redis:6379",     \
+                              .sets = { __VA_ARGS__ } } }
+#define BEHIND_SENTINELS(name, ...)                                          \
+    { #name, each_allocation_fails, set_up, tear_down,                       \
+      &(struct conversation){ .play = name, .url = sentinels,                \
+                              .sets = { __VA_ARGS__ } } }
 /* clang-format on */
+
+static const char sentinels[] =
+    "redis+sentinel://10.0.0.11:26379,10.0.0.12:26379/mymaster";
 
 int main(void)
 {
@@ -618,6 +679,12 @@ int main(void)
         CONVERSATION(a_client_quits, NULL),
         CONVERSATION(a_half_closed_client_loses_its_own_lane, NULL),
         CONVERSATION(the_engine_drains, NULL),
+        CONVERSATION(a_server_becomes_a_replica, NULL),
+        BEHIND_SENTINELS(sentinels_name_a_primary,
+                         "upstream.sentinel_password=secret"),
+        BEHIND_SENTINELS(sentinels_name_another_primary, NULL),
+        BEHIND_SENTINELS(a_sentinel_tells_of_a_promotion,
+                         "upstream.read_from=prefer_replica"),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
