@@ -82,12 +82,18 @@ void memory_free(struct memory *m)
     m->allocator.free(m->allocator.context, m);
 }
 
-void *memory_take(struct memory *m, size_t size)
+void *memory_take_raw(struct memory *m, size_t size)
 {
     void *block = raw_alloc(m, size);
+    m->taken += block != NULL;
+    return block;
+}
+
+void *memory_take(struct memory *m, size_t size)
+{
+    void *block = memory_take_raw(m, size);
     if (block != NULL) {
         memset(block, 0, size);
-        m->taken++;
     }
     return block;
 }

@@ -31,6 +31,8 @@ void memory_free(struct memory *m);
 
 /* Zeroed memory, or NULL. */
 void *memory_take(struct memory *m, size_t size);
+/* The same with undefined content, for what is written as a whole anyway. */
+void *memory_take_raw(struct memory *m, size_t size);
 /* block may be NULL. */
 void memory_give(struct memory *m, void *block);
 

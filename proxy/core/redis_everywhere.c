@@ -157,7 +157,7 @@ static bool start_scan(struct engine *e,
     if (g == NULL) {
         return refuse_memory(e, d, r);
     }
-    g->pieces[0].slot = slot_plus(slot);
+    g->pieces[0] = (struct gather_piece){ .slot = slot_plus(slot) };
     g->node_hash = hash_of(c->endpoints[c->slots[slot]]);
     if (g->node_hash == (cursor & ((1u << HASH_BITS) - 1))) {
         g->cursor = cursor >> (SLOT_BITS + HASH_BITS);
@@ -367,7 +367,8 @@ bool redis_everywhere(struct engine *e, struct downstream *d, struct request *r)
         return refuse_memory(e, d, r);
     }
     for (uint32_t i = 0; i < g->n_pieces; i++) {
-        g->pieces[i].slot = slot_plus(t->first_slots[i]);
+        g->pieces[i] =
+            (struct gather_piece){ .slot = slot_plus(t->first_slots[i]) };
     }
     if (r->command->route == ROUTE_RANDOM) {
         g->cursor = rng_upto(&e->rng, g->n_pieces - 1);
@@ -493,7 +494,7 @@ static bool merge_and(struct engine *e, struct gather *g, struct chain *out)
     bool alike = true;
     for (uint32_t i = 0; i < g->n_pieces; i++) {
         struct gather_message m = kept(&g->pieces[i]);
-        gather_head(&m, i == 0 ? all : one, size);
+        gather_copy(&m, i == 0 ? all : one, size);
         alike = alike && bytes_of(&g->pieces[i]) == size;
         for (size_t k = 0; i > 0 && k < size; k++) {
             alike = alike && (all[k] == one[k] || (all[k] | 1) == (one[k] | 1));

@@ -41,11 +41,12 @@ struct gather *gather_new(struct engine *e,
 {
     size_t pieces = n_pieces * sizeof(struct gather_piece);
     struct gather *g =
-        memory_take(e->memory, sizeof(*g) + pieces + n_keys * sizeof(uint16_t));
+        memory_take_raw(e->memory,
+                        sizeof(*g) + pieces + n_keys * sizeof(uint16_t));
     if (g == NULL) {
         return NULL;
     }
-    g->parent = r;
+    *g = (struct gather){ .parent = r };
     g->pieces = (struct gather_piece *)(void *)(g + 1);
     g->n_pieces = n_pieces;
     g->piece_of_key = (uint16_t *)(void *)(g->pieces + n_pieces);
@@ -161,17 +162,26 @@ void gather_orphan(struct engine *e, struct request *r)
 
 /* ---- replies that are kept -------------------------------------------------- */
 
+size_t gather_copy(const struct gather_message *m, uint8_t *out, size_t max)
+{
+    size_t n = chain_copy(m->head, out, max);
+    size_t rest = max - n;
+    rest = m->buf == NULL ? 0 : rest < m->len ? rest : m->len;
+    if (rest > 0) {
+        memcpy(out + n, m->buf->data + m->offset, rest);
+    }
+    return n + rest;
+}
+
 struct span gather_head(const struct gather_message *m,
                         uint8_t *scratch,
                         size_t max)
 {
-    size_t n = chain_copy(m->head, scratch, max);
-    size_t rest = max - n;
-    rest = m->buf == NULL ? 0 : rest < m->len ? rest : m->len;
-    if (rest > 0) {
-        memcpy(scratch + n, m->buf->data + m->offset, rest);
+    if (m->head->head == NULL && m->buf != NULL) {
+        return (struct span){ m->buf->data + m->offset,
+                              m->len < max ? m->len : max };
     }
-    return (struct span){ scratch, n + rest };
+    return (struct span){ scratch, gather_copy(m, scratch, max) };
 }
 
 /* Put a message that came in parts into one. */
@@ -184,7 +194,7 @@ static bool put_together(struct engine *e,
     if (b == NULL) {
         return false;
     }
-    b->len = (uint32_t)gather_head(m, b->data, size).len;
+    b->len = (uint32_t)gather_copy(m, b->data, size);
     chain_clear(e->memory, m->head);
     p->reply = (struct slice){ .buf = b, .len = b->len };
     return true;
@@ -444,8 +454,8 @@ static enum gather_take take(struct engine *e,
 
 static bool is_error(const struct gather_message *m)
 {
-    uint8_t first = 0;
-    gather_head(m, &first, 1);
+    uint8_t scratch = 0;
+    uint8_t first = gather_head(m, &scratch, 1).data[0];
     return first == '-' || first == '!';
 }
 
@@ -621,6 +631,44 @@ bool gather_piece(struct engine *e,
         return true;
     }
     return false;
+}
+
+uint32_t gather_quick(struct engine *e, struct upstream *u, struct slice s)
+{
+    struct request *r =
+        list_empty(&u->in_flight)
+            ? NULL
+            : CONTAINER_OF(u->in_flight.next, struct request, place);
+    if (r == NULL || r->pieces_more == 0 || r->gather == NULL) {
+        return 0;
+    }
+    struct downstream *d = r->downstream;
+    struct gather *g = r->gather;
+    if (downstream_gone(d) || d->n_settling > 0 || d->backoff.failures > 0 ||
+        r->sent_end > u->taken) {
+        return 0;
+    }
+    uint64_t before = g->held;
+    uint32_t done = 0;
+    while (r->pieces_more > 0) {
+        size_t used =
+            split_quick(g, r->piece, s.buf, s.offset + done, s.len - done);
+        if (used == 0) {
+            break;
+        }
+        g->pieces[r->piece].answered = true;
+        g->n_answered++;
+        r->piece++;
+        r->pieces_more--;
+        done += (uint32_t)used;
+    }
+    if (done > 0) {
+        u->answered = true;
+        d->served_us = e->now_us;
+        d->gathered += g->held - before;
+        stream(e, g);
+    }
+    return done;
 }
 
 void gather_explode_lane(struct engine *e, struct upstream *u)

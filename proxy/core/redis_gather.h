@@ -114,6 +114,13 @@ enum gather_take everywhere_take(struct engine *e,
                                  struct gather *g,
                                  uint32_t i,
                                  struct gather_message *m);
+/* The same for piece i of MGET, if its reply lies in a part of a block as a
+ * whole and is what is expected. Returns its bytes; 0: look at it closely. */
+size_t split_quick(struct gather *g,
+                   uint32_t i,
+                   struct buf *b,
+                   uint32_t offset,
+                   uint32_t len);
 /* Every piece is answered: make the parent's reply. False: no memory. */
 bool split_merge(struct engine *e, struct gather *g, struct chain *out);
 bool everywhere_merge(struct engine *e, struct gather *g, struct chain *out);
@@ -124,7 +131,8 @@ bool everywhere_goes_on(struct engine *e, struct gather *g);
 
 /* ---- the mechanism: redis_gather.c ---- */
 
-/* r becomes the parent of n_pieces pieces; NULL without memory. */
+/* r becomes the parent of n_pieces pieces, all of which the caller has to fill
+ * in; NULL without memory. */
 struct gather *gather_new(struct engine *e,
                           struct request *r,
                           uint32_t n_pieces,
@@ -152,7 +160,9 @@ bool gather_keep(struct engine *e,
                  struct gather_message *m);
 /* Drop what is kept of one piece. */
 void gather_drop(struct engine *e, struct gather *g, struct gather_piece *p);
-/* Copy the beginning of a message, or of a reply that is kept. */
+/* Copy the first max bytes of a message; returns how many there are. */
+size_t gather_copy(const struct gather_message *m, uint8_t *out, size_t max);
+/* The beginning of a message in one part; scratch has max bytes for it. */
 struct span gather_head(const struct gather_message *m,
                         uint8_t *scratch,
                         size_t max);
@@ -179,6 +189,10 @@ bool gather_piece(struct engine *e,
                   struct request *r,
                   bool success,
                   struct gather_message *m);
+/* Take the plain replies to the group that is at the head of u's in-flight list,
+ * if there is one, up to its last but one. s is borrowed and begins with a
+ * message. Returns how many bytes were taken. */
+uint32_t gather_quick(struct engine *e, struct upstream *u, struct slice s);
 /* Whether the piece of r that is answered next has left completely. */
 bool gather_piece_is_sent(const struct upstream *u, const struct request *r);
 

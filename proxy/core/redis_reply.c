@@ -619,6 +619,15 @@ void upstream_bytes(struct engine *e, struct upstream *u, struct slice s)
             on_raw(e, u, rest);
             break;
         }
+        if (e->gather_tables != NULL && u->partial.head == NULL &&
+            !u->streaming) {
+            uint32_t taken = gather_quick(e, u, rest);
+            rest.offset += taken;
+            rest.len -= taken;
+            if (rest.len == 0) {
+                break;
+            }
+        }
         size_t used = 0;
         enum scan status =
             resp_scan(&u->scanner, &limits, slice_data(&rest), rest.len, &used);

@@ -133,7 +133,17 @@ static uint32_t count_keys(const struct source *s)
 
 /* ---- the commands ------------------------------------------------------------- */
 
-static size_t write_header(uint8_t *out, const struct command *c, uint32_t argc)
+/* The beginning of a command. Most have the same number of arguments. */
+struct header {
+    const struct command *command;
+    uint32_t argc; /* for which it was made; 0: none */
+    uint32_t len;
+    uint8_t bytes[HEADER_MAX];
+};
+
+static uint32_t compose_header(uint8_t *out,
+                               const struct command *c,
+                               uint32_t argc)
 {
     uint8_t digits[LINE_MAX];
     size_t n = 0;
@@ -157,7 +167,15 @@ static size_t write_header(uint8_t *out, const struct command *c, uint32_t argc)
     at += len;
     out[at++] = '\r';
     out[at++] = '\n';
-    return at;
+    return (uint32_t)at;
+}
+
+static inline void header_for(struct header *h, uint32_t argc)
+{
+    if (h->argc != argc) {
+        h->argc = argc;
+        h->len = compose_header(h->bytes, h->command, argc);
+    }
 }
 
 /* Find the nodes of the slots, and put the slots of one behind one another. */
@@ -186,7 +204,7 @@ static uint64_t lay_out(struct gather_tables *t,
                         struct gather *g,
                         const struct cluster *c)
 {
-    uint8_t header[HEADER_MAX];
+    struct header h = { .command = g->parent->command };
     uint64_t bytes = 0;
     for (uint32_t i = 0; i < s->n_slots; i++) {
         struct gather_found *found = &t->found_slots[i];
@@ -194,12 +212,11 @@ static uint64_t lay_out(struct gather_tables *t,
             &t->found_nodes[t->nodes[c->slots[found->which]] - 1];
         found->place = (uint16_t)node->at++;
         struct gather_piece *p = &g->pieces[found->place];
-        size_t head =
-            write_header(header, g->parent->command, 1 + found->n * s->per_key);
-        p->slot = slot_plus(found->which);
-        p->n_keys = found->n;
-        p->offset = node->bytes;
-        p->len = (uint32_t)head + found->bytes;
+        header_for(&h, 1 + found->n * s->per_key);
+        *p = (struct gather_piece){ .slot = slot_plus(found->which),
+                                    .n_keys = found->n,
+                                    .offset = node->bytes,
+                                    .len = h.len + found->bytes };
         node->bytes += p->len;
         bytes += p->len;
     }
@@ -213,6 +230,7 @@ static void write_commands(struct gather_tables *t,
                            const struct cluster *c,
                            struct buf *b)
 {
+    struct header h = { .command = g->parent->command };
     uint32_t at = 0;
     for (uint32_t i = 0; i < s->n_nodes; i++) {
         uint32_t bytes = t->found_nodes[i].bytes;
@@ -224,9 +242,9 @@ static void write_commands(struct gather_tables *t,
         struct gather_found *found = &t->found_slots[i];
         found->at = t->found_nodes[t->nodes[c->slots[found->which]] - 1].at +
                     g->pieces[found->place].offset;
-        found->at +=
-            (uint32_t)write_header(b->data + found->at, g->parent->command,
-                                   1 + found->n * s->per_key);
+        header_for(&h, 1 + found->n * s->per_key);
+        memcpy(b->data + found->at, h.bytes, h.len);
+        found->at += h.len;
     }
     for (uint32_t k = 0; k < s->n_keys; k++) {
         const struct gather_key *key = &s->keys[k];
@@ -344,13 +362,10 @@ static enum gather_take take_count(struct gather *g, struct gather_message *m)
 }
 
 /* Bytes of a kept reply are not needed any more. */
-static void advance(struct engine *e,
-                    struct gather *g,
-                    struct gather_piece *p,
-                    size_t count)
+static inline void advance(struct engine *e,
+                           struct gather_piece *p,
+                           size_t count)
 {
-    g->held -= count;
-    g->parent->downstream->gathered -= count;
     if (p->reply.buf == NULL) {
         chain_consume(e->memory, &p->rest, count);
         return;
@@ -382,7 +397,9 @@ static enum gather_take take_values(struct engine *e,
     if (!gather_keep(e, g, p, m)) {
         return TAKE_NO_MEMORY;
     }
-    advance(e, g, p, skip);
+    advance(e, p, skip);
+    g->held -= skip;
+    g->parent->downstream->gathered -= skip;
     return TAKE_DONE;
 }
 
@@ -398,43 +415,103 @@ enum gather_take split_take(struct engine *e,
     if (route == ROUTE_SPLIT_COUNT) {
         return take_count(g, m);
     }
-    uint8_t first = 0;
-    gather_head(m, &first, 1);
+    uint8_t scratch = 0;
+    uint8_t first = gather_head(m, &scratch, 1).data[0];
     return first == '+' ? TAKE_DONE : TAKE_WRONG;
+}
+
+/* Where one value ends that lies in [p, end) as a whole; NULL: it does not, or is
+ * no string. */
+static inline const uint8_t *value_end(const uint8_t *p, const uint8_t *end)
+{
+    if (end - p < 5 || p[0] != '$') {
+        return NULL;
+    }
+    if (p[1] == '-') {
+        return p + 5; /* "$-1" */
+    }
+    struct number_line n = number_line(p + 1, end);
+    if (n.end == NULL || n.number > OUT_MAX ||
+        (size_t)(end - n.end) < n.number + 4) {
+        return NULL;
+    }
+    return n.end + 2 + n.number + 2;
+}
+
+size_t split_quick(struct gather *g,
+                   uint32_t i,
+                   struct buf *b,
+                   uint32_t offset,
+                   uint32_t len)
+{
+    struct gather_piece *p = &g->pieces[i];
+    const uint8_t *data = b->data + offset;
+    const uint8_t *end = data + len;
+    if (len < 4 || data[0] != '*' ||
+        g->parent->command->route != ROUTE_SPLIT_VALUES) {
+        return 0;
+    }
+    struct number_line n = number_line(data + 1, end);
+    if (n.end == NULL || n.number != p->n_keys) {
+        return 0;
+    }
+    const uint8_t *first = n.end + 2;
+    const uint8_t *at = first;
+    for (uint64_t k = 0; k < n.number; k++) {
+        at = value_end(at, end);
+        if (at == NULL) {
+            return 0;
+        }
+    }
+    uint32_t bytes = (uint32_t)(at - first);
+    buf_ref(b);
+    p->reply = (struct slice){ b, offset + (uint32_t)(first - data), bytes };
+    g->held += bytes;
+    return (size_t)(at - data);
 }
 
 static const struct resp_limits no_limits = { .bulk_max = UINT64_MAX / 2,
                                               .elements_max = UINT64_MAX / 2 };
 
-/* Bytes of the first value that is kept of p. It is there as a whole: the
- * reply was one message. */
-static size_t value_len(const struct gather_piece *p)
+/* Bytes of the first of several values that are kept in parts. */
+static size_t value_len_in_parts(const struct gather_piece *p)
 {
-    if (p->reply.buf != NULL) {
-        const uint8_t *data = slice_data(&p->reply);
-        if (data[0] == '$' && data[1] != '-') {
-            struct number_line n = number_line(data + 1, data + p->reply.len);
-            if (n.end != NULL) {
-                return (size_t)(n.end - data) + 2 + n.number + 2;
-            }
-        }
-    }
     struct resp_scanner s;
-    resp_scanner_init(&s);
     size_t len = 0;
-    size_t used = 0;
-    if (p->reply.buf != NULL) {
-        resp_scan(&s, &no_limits, slice_data(&p->reply), p->reply.len, &used);
-        return used;
-    }
     enum scan status = SCAN_MORE;
+    resp_scanner_init(&s);
     for (const struct segment *g = p->rest.head;
          g != NULL && status == SCAN_MORE; g = g->next) {
+        size_t used = 0;
         status = resp_scan(&s, &no_limits, slice_data(&g->slice), g->slice.len,
                            &used);
         len += used;
     }
     return len;
+}
+
+/* Bytes of the first value that is kept of p. It is there as a whole: the
+ * reply was one message. */
+static inline size_t value_len(const struct gather_piece *p)
+{
+    if (p->n_keys == 1) {
+        return p->reply.buf != NULL ? p->reply.len : p->rest.bytes;
+    }
+    if (p->reply.buf == NULL) {
+        return value_len_in_parts(p);
+    }
+    const uint8_t *data = slice_data(&p->reply);
+    if (data[0] == '$') {
+        struct number_line n = number_line(data + 1, data + p->reply.len);
+        if (n.end != NULL) {
+            return (size_t)(n.end - data) + 2 + n.number + 2;
+        }
+    }
+    struct resp_scanner s;
+    size_t used = 0;
+    resp_scanner_init(&s);
+    resp_scan(&s, &no_limits, data, p->reply.len, &used);
+    return used;
 }
 
 /* Bytes that are being put one behind the other: small ones copied, large ones
@@ -465,20 +542,23 @@ static bool out_fini(struct engine *e, struct out *o)
     return flushed;
 }
 
-/* Room for len bytes, fewer than OUT_MAX; NULL without memory. */
-static uint8_t *out_room(struct engine *e, struct out *o, uint32_t len)
+/* A buf with room for len bytes, fewer than OUT_MAX. */
+static bool out_grow(struct engine *e, struct out *o, uint32_t len)
 {
-    if (o->buf == NULL || o->buf->cap - o->buf->len < len) {
-        uint64_t cap = o->left > OUT_MAX ? OUT_MAX : o->left;
-        if (!out_fini(e, o)) {
-            o->buf = NULL;
-            return NULL;
-        }
-        o->begun = 0;
-        o->buf = buf_new(e->memory, cap < len ? len : (uint32_t)cap);
-        if (o->buf == NULL) {
-            return NULL;
-        }
+    uint64_t cap = o->left > OUT_MAX ? OUT_MAX : o->left;
+    bool flushed = out_fini(e, o);
+    o->begun = 0;
+    o->buf =
+        flushed ? buf_new(e->memory, cap < len ? len : (uint32_t)cap) : NULL;
+    return o->buf != NULL;
+}
+
+/* Room for len bytes; NULL without memory. */
+static inline uint8_t *out_room(struct engine *e, struct out *o, uint32_t len)
+{
+    if ((o->buf == NULL || o->buf->cap - o->buf->len < len) &&
+        !out_grow(e, o, len)) {
+        return NULL;
     }
     uint8_t *room = o->buf->data + o->buf->len;
     o->buf->len += len;
@@ -487,10 +567,10 @@ static uint8_t *out_room(struct engine *e, struct out *o, uint32_t len)
 }
 
 /* Append the first len bytes that are kept of p. */
-static bool out_value(struct engine *e,
-                      struct out *o,
-                      const struct gather_piece *p,
-                      size_t len)
+static inline bool out_value(struct engine *e,
+                             struct out *o,
+                             const struct gather_piece *p,
+                             size_t len)
 {
     if (len < SHARE_MIN) {
         uint8_t *room = out_room(e, o, (uint32_t)len);
@@ -537,6 +617,7 @@ bool split_values(struct engine *e, struct gather *g, struct chain *out)
             memcpy(room, line, (size_t)n);
         }
     }
+    size_t gone = 0;
     for (; made && g->next_key < g->n_keys; g->next_key++) {
         struct gather_piece *p = &g->pieces[g->piece_of_key[g->next_key]];
         if (!p->answered) {
@@ -544,8 +625,12 @@ bool split_values(struct engine *e, struct gather *g, struct chain *out)
         }
         size_t len = value_len(p);
         made = out_value(e, &o, p, len);
-        advance(e, g, p, len);
+        advance(e, p, len);
+        p->n_keys--;
+        gone += len;
     }
+    g->held -= gone;
+    g->parent->downstream->gathered -= gone;
     return out_fini(e, &o) && made;
 }
 
