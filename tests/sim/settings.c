@@ -203,7 +203,7 @@ static void draw_cluster(struct world *w, const struct run_options *options)
     draw_cluster_rates(w, options->faults);
     s->password = s->password && s->own_auth; /* else nobody may ask */
     s->splits = chance(w, 9, 10);
-    s->scans = chance(w, 1, 2) && getenv("SIM_SCAN");
+    s->scans = chance(w, 1, 2);
     s->reads_replicas = s->replicas > 0 && chance(w, 1, 4);
     s->replica_each = s->reads_replicas && chance(w, 1, 4);
     if (s->replica_each) { /* else reads would wait for ever */

@@ -20,9 +20,9 @@ struct arguments {
     uint32_t faults;
     bool trace, quiet, twice;
     enum {
-        MIXED,
+        SINGLES, /* the default until the core keeps I5 in a cluster */
         CLUSTERS,
-        SINGLES
+        MIXED
     } kind;
 };
 
@@ -31,7 +31,7 @@ static void usage(void)
     fprintf(stderr, "usage: sim [--seeds COUNT | --seeds FROM-TO | --seed N] "
                     "[--requests N] [--total N]\n"
                     "           [--faults NAME,NAME...|none] [--trace] "
-                    "[--quiet] [--twice] [--cluster | --single]\n"
+                    "[--quiet] [--twice] [--single | --cluster | --mixed]\n"
                     "faults:");
     for (int i = 0; i < FAULT_COUNT; i++) {
         fprintf(stderr, " %s", fault_name((enum fault)i));
@@ -97,6 +97,9 @@ static bool arguments_read(int argc, char **argv, struct arguments *a)
             continue;
         } else if (strcmp(argv[i], "--cluster") == 0) {
             a->kind = CLUSTERS;
+            continue;
+        } else if (strcmp(argv[i], "--mixed") == 0) {
+            a->kind = MIXED;
             continue;
         } else if (strcmp(argv[i], "--single") == 0) {
             a->kind = SINGLES;
@@ -245,7 +248,7 @@ static bool seed_run(const struct arguments *a,
                                    .faults = a->faults,
                                    .trace = a->trace,
                                    .cluster = a->kind == CLUSTERS ||
-                                              (false && a->kind == MIXED &&
+                                              (a->kind == MIXED &&
                                                seed % CLUSTER_EVERY == 0) };
     *r = world_run(&options);
     if (r->broken || !a->twice) {
