@@ -254,6 +254,12 @@ bool redis_in_block(struct engine *e, struct downstream *d, struct request *r)
     if (d->n_open > 0 && waits_for_multi(d)) {
         return false;
     }
+    if (r->command != NULL && r->command->route == ROUTE_REFUSED &&
+        cluster_of(d)->slots != NULL) {
+        r->in_block = true; /* as after any refused command, EXEC aborts */
+        redis_refuse(e, d, r, "it changes a node: speak to the node itself");
+        return true;
+    }
     if ((id == COMMAND_EXEC || id == COMMAND_DISCARD) && !redis_is_bare(e, r)) {
         id = COMMAND_OTHER; /* refused by the server, and the block goes on */
     }
