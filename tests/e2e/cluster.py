@@ -306,13 +306,23 @@ class Cluster:
             return None
         return wait_until(promoted, "a replica to be promoted", timeout)
 
-    def failover(self, shard=0, how=None):
-        """CLUSTER FAILOVER at a replica; the new primary."""
+    def failover(self, shard=0, how=None, tries=3):
+        """CLUSTER FAILOVER at a replica; the new primary. The servers give
+        up after 5 s when one of them was too busy: so it is asked again."""
         old = self.shards[shard].current_primary()
         replica = random.choice([n for n in self.shards[shard].nodes
                                  if n is not old and n.running()])
-        replica.ask("CLUSTER", "FAILOVER", *([how] if how else []))
-        return self.wait_promoted(shard, old)
+        for last in range(1 - tries, 1):
+            reply = replica.call("CLUSTER", "FAILOVER",
+                                 *([how] if how else []))
+            try:
+                return self.wait_promoted(shard, old, 6)
+            except AssertionError as error:
+                if last == 0:
+                    raise AssertionError(
+                        f"{error}; CLUSTER FAILOVER said {reply}\n"
+                        + replica.log()[-1500:]) from None
+        return None
 
     # -- growing and shrinking
 
