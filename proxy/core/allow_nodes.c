@@ -124,29 +124,38 @@ static bool is_loopback(const struct place *p)
                            : memcmp(p->ip, v6_loopback, IP_BYTES) == 0;
 }
 
+static const char unspecified[] = "it is unspecified";
 static const char multicast[] = "it is a multicast or broadcast address";
 static const char link_local[] = "it is a link-local address";
+
+static const char *v4_refusal(const uint8_t v4[4])
+{
+    static const uint8_t everybody[] = { 255, 255, 255, 255 };
+    if (v4[0] == 0) {
+        return unspecified;
+    }
+    if (v4[0] == 169 && v4[1] == 254) {
+        return link_local;
+    }
+    bool many = (v4[0] & 0xf0) == 224 || memcmp(v4, everybody, 4) == 0;
+    return many ? multicast : NULL;
+}
 
 /* What no server can be at, whatever the configuration. */
 static const char *ip_refusal(const uint8_t ip[IP_BYTES])
 {
-    static const uint8_t everybody[] = { 255, 255, 255, 255 };
     static const uint8_t zero[IP_BYTES] = { 0 };
-    const uint8_t *v4 = ip + IP_V4_BITS / 8;
     if (ip_is_v4(ip)) {
-        return v4[0] == 0                      ? "it is unspecified"
-               : v4[0] == 169 && v4[1] == 254  ? link_local
-               : (v4[0] & 0xf0) == 224         ? multicast
-               : memcmp(v4, everybody, 4) == 0 ? multicast
-                                               : NULL;
+        return v4_refusal(ip + IP_V4_BITS / 8);
     }
     if (in_network(ip, zero, IP_V4_BITS) &&
         memcmp(ip, v6_loopback, IP_BYTES) != 0) {
-        return "it is unspecified"; /* also ::127.0.0.1, once IPv4 in IPv6 */
+        return unspecified; /* also ::127.0.0.1, once IPv4 in IPv6 */
     }
-    return ip[0] == 0xff                             ? multicast
-           : ip[0] == 0xfe && (ip[1] & 0xc0) == 0x80 ? link_local
-                                                     : NULL;
+    if (ip[0] == 0xfe && (ip[1] & 0xc0) == 0x80) {
+        return link_local;
+    }
+    return ip[0] == 0xff ? multicast : NULL;
 }
 
 /* ---- listeners ------------------------------------------------------------ */
