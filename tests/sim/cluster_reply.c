@@ -6,7 +6,7 @@
 #include "tests/sim/cluster_model.h"
 
 enum {
-    SCAN_COUNT = 10,
+    SCAN_COUNT = 40,
     SCAN_BITS = 40,
     OFFSET_BASE = 1000, /* replication offsets look like real ones */
 };

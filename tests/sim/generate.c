@@ -571,7 +571,7 @@ static void draft_one(struct world *w, struct client *c, struct draft *d)
     *d = (struct draft){ 0 };
     if (c->block != 0) {
         draft_in_block(w, c, d);
-    } else if (s->scans && chance(w, 1, 20)) {
+    } else if (s->scans && chance(w, 1, c->scanning ? 4 : 20)) {
         draft_all_keys(w, c, d);
     } else if (s->transactions && chance(w, 1, 25)) {
         draft_multi(w, c, d);

@@ -10,6 +10,7 @@ enum {
     REQUESTS_DEFAULT = 1000,
     FAILURES_SHOWN = 5,
     CLUSTER_EVERY = 3,     /* every third seed is a cluster */
+    UNASKED_RARE = 20,     /* one of so many ASK */
     CLUSTERS_ENOUGH = 300, /* to demand that everything happened */
 };
 
@@ -166,6 +167,13 @@ static unsigned counts_missing(const struct run_result *r)
             fprintf(stderr, "no cluster had any: %s\n", counts[i].name);
             missing++;
         }
+    }
+    if (c.unasked * UNASKED_RARE > c.ask) {
+        fprintf(stderr,
+                "no cluster is asked without ASKING that often: %" PRIu64
+                " times\n",
+                c.unasked);
+        missing++;
     }
     return missing;
 }
