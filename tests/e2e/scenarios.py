@@ -24,7 +24,8 @@ cluster-cut           packets to and from a primary get lost for 3 s
 cluster-refuse        its connections are reset and refused for 3 s
 cluster-stop          SIGSTOP of a primary, SIGCONT 6 s later
 cluster-resize        a node is added, gets 90 slots, gives them back, goes
-cluster-scan          100,000 keys; SCAN must return each (no load)
+cluster-scan          100,000 keys; SCAN must return each, also when the node
+                      it is in is killed (no load)
 
 A primary with 2 replicas and 3 sentinels; --direct uses redis-py's Sentinel:
 
