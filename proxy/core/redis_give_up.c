@@ -71,7 +71,7 @@ static void compose(struct engine *e,
                     const struct give_up *why,
                     char *text)
 {
-    char address[ADDRESS_TEXT_MAX];
+    char address[ADDRESS_TEXT_MAX + 1] = "";
     char words[96];
     bool unknown = why->outcome == OUTCOME_AMBIGUOUS;
     const char *code = unknown ? "UNKNOWNOUTCOME" : "NOTAPPLIED";
@@ -81,11 +81,14 @@ static void compose(struct engine *e,
         what = "executed nothing, the transaction is discarded";
     }
     const struct endpoint *p = server_of(c, r);
-    address_format(&p->address, address);
+    if (!p->limbo) {
+        address[0] = ' ';
+        address_format(&p->address, address + 1);
+    }
     verdict_words(r, c, why->verdict, request_class(e, r), words,
                   sizeof(words));
     snprintf(text, ERROR_TEXT_MAX - 2,
-             "-%s %s %s: upstream '%s' %s: %s; sent %u times, %u connection "
+             "-%s %s %s: upstream '%s'%s: %s; sent %u times, %u connection "
              "attempts failed, %.3f s; %s",
              code, request_name(r), what, c->config->name, address,
              why->cause[0] != '\0' ? why->cause : "no connection yet",
@@ -107,10 +110,11 @@ static struct trace_record record_of(struct engine *e, const struct request *r)
 {
     const struct downstream *d = r->downstream;
     const struct cluster *c = d->listener->cluster;
+    const struct endpoint *p = server_of(c, r);
     return (struct trace_record){
         .upstream = c->config->name,
         .listener = d->listener->config->name,
-        .address = &server_of(c, r)->address,
+        .address = p->limbo ? NULL : &p->address,
         .client = d->conn.id,
         .command = request_name(r),
         .class = command_class_name(request_class(e, r)),
