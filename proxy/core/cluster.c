@@ -207,16 +207,28 @@ static bool serves(const struct endpoint *p)
     return c->slots != NULL ? p->n_slots > 0 && !p->limbo : p == c->primary;
 }
 
-/* A lane of a client's own goes where its requests go now, or away from a
+/* The first request that goes over its client's own lane wherever that leads. */
+static struct request *first_own(const struct upstream *u)
+{
+    LIST_FOR_EACH (node, &u->waiting) {
+        struct request *r = CONTAINER_OF(node, struct request, place);
+        if (r->own_lane || r->in_block) {
+            return r;
+        }
+    }
+    return NULL;
+}
+
+/* A lane of a client's own goes where what needs it goes now, or away from a
  * server that has no part in the cluster any more. */
 static void rehome(struct engine *e, struct upstream *u)
 {
     struct downstream *d = u->owner;
-    struct request *r =
-        list_empty(&u->waiting)
-            ? NULL
-            : CONTAINER_OF(u->waiting.next, struct request, place);
+    struct request *r = first_own(u);
     bool lost = !serves(u->endpoint);
+    if (u->owner_takes_all) {
+        r = NULL; /* wherever the primary is */
+    }
     struct endpoint *to = r != NULL ? redis_endpoint(e, d, r)
                           : lost    ? redis_any_endpoint(d)
                                     : u->endpoint;
@@ -260,7 +272,8 @@ static void move_waiting(struct engine *e, struct cluster *c)
                 CONTAINER_OF(node, struct upstream, endpoint_node);
             if (u->owner != NULL && u->state != UPSTREAM_UP) {
                 rehome(e, u);
-            } else if (!list_empty(&u->waiting)) {
+            }
+            if (!list_empty(&u->waiting)) {
                 reroute_lane(e, u);
             }
         }

@@ -60,13 +60,67 @@ void downstream_wake_at(struct engine *e, struct downstream *d, uint64_t at_us)
 
 /* ---- lanes ------------------------------------------------------------- */
 
-void downstream_resume_lane(struct engine *e, struct downstream *d)
+struct upstream *downstream_stalled(const struct downstream *d, uint32_t *at)
 {
-    struct upstream *u = d->stalled_lane;
-    d->stalled_lane = NULL;
-    if (u != NULL && u->state != UPSTREAM_CLOSED && u->link != NULL) {
+    if (*at == 0) {
+        (*at)++;
+        if (d->lane != NULL && d->lane->stalled_by == d) {
+            return d->lane;
+        }
+    }
+    uint32_t n = d->shared != NULL ? d->shared->n_lanes : 0;
+    while (*at <= n) {
+        struct upstream *u = d->shared->lanes[*at - 1];
+        (*at)++;
+        if (u != NULL && u->stalled_by == d) {
+            return u;
+        }
+    }
+    return NULL;
+}
+
+void downstream_stall(struct engine *e,
+                      struct downstream *d,
+                      struct upstream *u)
+{
+    assert(u->stalled_by == NULL && u->link != NULL);
+    u->stalled_by = d;
+    d->n_stalled++;
+    d->stalled_us = e->now_us;
+    conn_pause(e, &u->link->conn, true);
+    downstream_mind_stall(e, d);
+}
+
+void downstream_resume(struct engine *e, struct upstream *u)
+{
+    if (u->stalled_by == NULL) {
+        return;
+    }
+    u->stalled_by->n_stalled--;
+    u->stalled_by = NULL;
+    if (u->link != NULL) {
         conn_pause(e, &u->link->conn, false);
     }
+}
+
+void downstream_resume_all(struct engine *e, struct downstream *d)
+{
+    uint32_t at = 0;
+    struct upstream *u;
+    while (d->n_stalled > 0 && (u = downstream_stalled(d, &at)) != NULL) {
+        downstream_resume(e, u);
+    }
+}
+
+struct upstream *downstream_head_lane(const struct downstream *d)
+{
+    if (list_empty(&d->requests)) {
+        return NULL;
+    }
+    const struct request *r =
+        CONTAINER_OF(d->requests.next, struct request, arrival);
+    bool sent = r->state == REQUEST_SENT || r->state == REQUEST_COMMITTED;
+    return sent ? r->upstream : NULL;
 }
 
 static void leave_shared(struct engine *e, struct downstream *d)
@@ -75,9 +129,7 @@ static void leave_shared(struct engine *e, struct downstream *d)
     if (set == NULL) {
         return;
     }
-    if (d->stalled_lane != NULL && d->stalled_lane->set == set) {
-        downstream_resume_lane(e, d);
-    }
+    downstream_resume_all(e, d);
     d->shared = NULL;
     lane_set_leave(e, set);
 }
@@ -87,9 +139,6 @@ void downstream_disown(struct engine *e, struct downstream *d)
     struct upstream *u = d->lane;
     if (u == NULL) {
         return;
-    }
-    if (d->stalled_lane == u) {
-        downstream_resume_lane(e, d);
     }
     d->lane = NULL;
     upstream_free(e, u, "its client needs it no more");
@@ -166,7 +215,7 @@ static void end(struct engine *e, struct downstream *d, bool tell)
 {
     d->closing = true;
     drop_requests(e, d);
-    downstream_resume_lane(e, d);
+    downstream_resume_all(e, d);
     input_drop(e, d);
     downstream_unbind(e, d);
     session_free(e, d->session);
@@ -332,10 +381,24 @@ void downstream_later(struct engine *e, struct downstream *d)
     }
 }
 
+/* The lane whose reply is due next must be read: nothing else lets go of what
+ * is held behind it. */
+static void resume_head(struct engine *e, struct downstream *d)
+{
+    struct upstream *u = downstream_head_lane(d);
+    if (u != NULL && u->stalled_by == d &&
+        d->unwritten < d->listener->config->client_buffer_max / 2) {
+        downstream_resume(e, u);
+    }
+}
+
 /* What has waited for an answer may go on now. */
 static void go_on(struct engine *e, struct downstream *d)
 {
     flush(e, d);
+    if (d->n_settling > 0 && d->listener->cluster->slots != NULL) {
+        redis_refused_early(e, d);
+    }
     if (d->n_settling > 0 && d->n_open == d->n_settling) {
         redis_refused_settle(e, d);
     }
@@ -343,6 +406,9 @@ static void go_on(struct engine *e, struct downstream *d)
         downstream_dispatch(e, d);
     }
     flush(e, d);
+    if (d->n_stalled > 0) {
+        resume_head(e, d);
+    }
     if (!d->closing && (d->input != NULL || d->conn.paused)) {
         input_read_on(e, d);
     }

@@ -43,13 +43,12 @@ struct downstream {
     struct session *session;       /* owned; NULL: has said nothing */
     struct session *session_next;  /* owned; asked for, not yet accepted */
     struct input *input;           /* owned; NULL: nothing half read */
-    struct upstream *stalled_lane; /* paused because of this client */
     uint64_t unwritten; /* bytes of replies the kernel has not taken */
     uint64_t held;      /* bytes of replies that wait for their turn */
     uint64_t gathered;  /* bytes of replies to fragments */
     uint64_t
         progress_us; /* last time it took or, owed nothing, sent something */
-    uint64_t stalled_us; /* when stalled_lane was paused */
+    uint64_t stalled_us; /* when a lane was last paused because of it */
     uint64_t ended_us;   /* when it ended */
     struct timer timer;
     struct backoff backoff;  /* of requests refused as not applied */
@@ -61,11 +60,14 @@ struct downstream {
     uint32_t n_open;         /* dispatched and not answered */
     uint32_t n_replica_open; /* of these, reads that a replica may answer */
     uint32_t n_settling;     /* SETTLING or BACKOFF */
+    uint32_t n_stalled;      /* lanes that are paused because of it */
     uint32_t map_version;    /* cluster->version when what is open was sent */
     uint16_t local_port;     /* where it connected to; 0: not known */
     uint8_t local_ip[16];    /* as of ip_parse() */
     uint16_t last_slot;      /* of its last command with a key; see request */
     uint8_t block;           /* enum block_state */
+    bool asked;           /* a request went elsewhere by ASK: until all that is
+                             open is answered, nothing follows it */
     bool multi_owed;      /* MULTI was answered here; the node it goes to will
                              be that of the block's first key */
     bool block_passed;    /* the lane's server is, or will be, inside MULTI */
@@ -162,11 +164,20 @@ void downstream_recall(struct engine *e, struct downstream *d);
 bool downstream_holds_up_others(const struct downstream *d,
                                 const struct upstream *u);
 
-/* Read the lane again that was paused because of d. */
-void downstream_resume_lane(struct engine *e, struct downstream *d);
-
-/* Its stalled_lane has just been paused: mind how long that lasts. */
-void downstream_stalled(struct engine *e, struct downstream *d);
+/* Read u no further until d has taken its replies. */
+void downstream_stall(struct engine *e,
+                      struct downstream *d,
+                      struct upstream *u);
+/* Read u again, if it was paused because of a client. */
+void downstream_resume(struct engine *e, struct upstream *u);
+void downstream_resume_all(struct engine *e, struct downstream *d);
+/* The lanes that are paused because of d, one after the other; *at begins as 0.
+ */
+struct upstream *downstream_stalled(const struct downstream *d, uint32_t *at);
+/* The lane its next reply comes from; NULL: none, or that is not known. */
+struct upstream *downstream_head_lane(const struct downstream *d);
+/* A lane has just been paused: mind how long that lasts. */
+void downstream_mind_stall(struct engine *e, struct downstream *d);
 
 /* A command is complete, or large enough to be passed on as it arrives. */
 void downstream_take(struct engine *e, struct downstream *d, struct request *r);

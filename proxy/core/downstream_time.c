@@ -14,9 +14,13 @@ void downstream_written(struct engine *e, struct downstream *d, uint64_t count)
     assert(count <= d->unwritten);
     d->unwritten -= count;
     d->progress_us = e->now_us;
-    if (d->stalled_lane != NULL &&
-        d->unwritten + d->held < d->listener->config->client_buffer_max / 2) {
-        downstream_resume_lane(e, d);
+    if (d->n_stalled > 0) {
+        /* Over several servers what is held waits for one of them. */
+        bool several = d->listener->cluster->slots != NULL;
+        uint64_t owed = d->unwritten + (several ? 0 : d->held);
+        if (owed < d->listener->config->client_buffer_max / 2) {
+            downstream_resume_all(e, d);
+        }
     }
     if (d->closing || d->conn.paused) {
         downstream_later(e, d);
@@ -27,24 +31,33 @@ void downstream_written(struct engine *e, struct downstream *d, uint64_t count)
 static uint64_t check_held(struct engine *e, struct downstream *d)
 {
     struct cluster *c = d->listener->cluster;
+    uint64_t next_us = UINT64_MAX;
     for (struct list_node *node = d->requests.next; node != &d->requests;) {
         struct request *r = CONTAINER_OF(node, struct request, arrival);
         node = node->next;
-        if (r->state != REQUEST_READY) {
+        bool refused = r->state == REQUEST_SETTLING && c->topology != NULL;
+        if (r->state != REQUEST_READY && !refused) {
             continue;
         }
         if (e->now_us < r->deadline_us) {
-            return r->deadline_us;
+            next_us = earliest(next_us, r->deadline_us);
+            continue;
         }
-        const char *why = r->upstream->endpoint->last_error;
-        upstream_unhold(e, r->upstream, r);
-        request_give_up(e, r, c, OUTCOME_NOT_SENT, GIVE_UP_DEADLINE, why);
+        const char *why = "refused by the server";
+        if (!refused) {
+            why = r->upstream->endpoint->last_error;
+            upstream_unhold(e, r->upstream, r);
+        }
+        request_give_up(e, r, c,
+                        refused ? OUTCOME_NOT_APPLIED : OUTCOME_NOT_SENT,
+                        GIVE_UP_DEADLINE, why);
         if (downstream_gone(d)) {
             return UINT64_MAX;
         }
         node = d->requests.next; /* the answer may have changed much */
+        next_us = UINT64_MAX;
     }
-    return UINT64_MAX;
+    return next_us;
 }
 
 enum {
@@ -67,19 +80,34 @@ bool downstream_holds_up_others(const struct downstream *d,
     return false;
 }
 
+/* Whether others wait behind its replies on shared lanes, and whether one of
+ * these is a reply that is being streamed. */
+static bool holds_up_others(const struct downstream *d, bool *streaming)
+{
+    uint32_t at = 0;
+    bool any = false;
+    const struct upstream *u;
+    while ((u = downstream_stalled(d, &at)) != NULL) {
+        bool others = downstream_holds_up_others(d, u);
+        any = any || others;
+        *streaming = *streaming || (others && u->streaming);
+    }
+    return any;
+}
+
 /* A client whose replies keep a shared lane from being read: while nobody else
  * waits it has stall_timeout; while others do, more is held for it, and beyond
  * that it has a second. Returns when to look again. */
 static uint64_t check_shared_stall(struct engine *e, struct downstream *d)
 {
     const struct listener_config *config = d->listener->config;
-    if (!downstream_holds_up_others(d, d->stalled_lane)) {
+    bool streaming = false;
+    if (!holds_up_others(d, &streaming)) {
         d->stalled_us = e->now_us;
         return e->now_us + SHARED_LOOK_US;
     }
-    if (!d->stalled_lane->streaming &&
-        d->unwritten + d->held < config->client_overflow_max) {
-        downstream_resume_lane(e, d);
+    if (!streaming && d->unwritten + d->held < config->client_overflow_max) {
+        downstream_resume_all(e, d);
         return UINT64_MAX;
     }
     uint64_t due_us = d->stalled_us + SHARED_STALL_US;
@@ -93,6 +121,18 @@ static uint64_t check_shared_stall(struct engine *e, struct downstream *d)
     return UINT64_MAX;
 }
 
+static bool stalls_shared_lane(const struct downstream *d)
+{
+    uint32_t at = 0;
+    const struct upstream *u;
+    while (d->n_stalled > 0 && (u = downstream_stalled(d, &at)) != NULL) {
+        if (u->owner == NULL) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Close a client that takes nothing. Returns when to look again. */
 static uint64_t check_stall(struct engine *e, struct downstream *d)
 {
@@ -100,11 +140,11 @@ static uint64_t check_stall(struct engine *e, struct downstream *d)
     if (d->unwritten == 0) {
         return due_us;
     }
-    if (d->stalled_lane != NULL && d->stalled_lane->owner == NULL) {
+    if (stalls_shared_lane(d)) {
         due_us = check_shared_stall(e, d);
     }
     uint64_t limit_us = d->listener->config->stall_timeout_us;
-    bool waits = downstream_is_full(d) || d->stalled_lane != NULL;
+    bool waits = downstream_is_full(d) || d->n_stalled > 0;
     if (downstream_gone(d) || limit_us == 0 || !waits) {
         return due_us;
     }
@@ -116,7 +156,7 @@ static uint64_t check_stall(struct engine *e, struct downstream *d)
     return UINT64_MAX;
 }
 
-void downstream_stalled(struct engine *e, struct downstream *d)
+void downstream_mind_stall(struct engine *e, struct downstream *d)
 {
     uint64_t due_us = check_stall(e, d);
     if (due_us != UINT64_MAX) {

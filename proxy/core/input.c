@@ -267,6 +267,9 @@ static void take_command(struct engine *e,
     }
     if (!s->is_inline) {
         look_up(r, s);
+        if (d->listener->cluster->slots != NULL) {
+            look_for_slot_early(r, s);
+        }
         downstream_take(e, d, r);
         return;
     }

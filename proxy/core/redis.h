@@ -144,6 +144,9 @@ bool redis_cluster_view(struct engine *e,
  * redis.md §4). Everything behind them is answered: retry, or pass the refusal
  * on. */
 void redis_refused_settle(struct engine *e, struct downstream *d);
+/* The same for those that need not wait for what is on its way to other nodes:
+ * nothing of it concerns their slot. */
+void redis_refused_early(struct engine *e, struct downstream *d);
 /* Their time has come. */
 void redis_refused_retry(struct engine *e, struct downstream *d);
 

@@ -92,6 +92,7 @@ struct request *gather_add(struct engine *e,
     r->command = parent->command;
     r->arrived_us = parent->arrived_us;
     r->gather = g;
+    r->from_replica = parent->from_replica;
     r->fragment = true;
     r->judged = true;
     r->piece = first;

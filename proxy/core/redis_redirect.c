@@ -67,6 +67,7 @@ static enum redirect follow(struct engine *e,
         return REDIRECT_FOLLOW;
     }
     r->avoid_replica = true;
+    r->downstream->asked = r->downstream->asked || asking;
     r->asking = asking;
     r->node = asking ? (uint16_t)to->index : 0;
     if (!asking && r->slot != slot_plus(error->slot)) {
@@ -75,10 +76,11 @@ static enum redirect follow(struct engine *e,
     return REDIRECT_FOLLOW;
 }
 
-static bool begins_with(struct span text, const char *word)
+static bool begins_with_word(struct span text, const char *word)
 {
     size_t len = strlen(word);
-    return text.len >= len && memcmp(text.data, word, len) == 0;
+    return text.len > len && memcmp(text.data, word, len) == 0 &&
+           text.data[len] <= ' ';
 }
 
 /* MOVED or ASK with a slot or port that cannot be. A script may say so itself,
@@ -87,7 +89,7 @@ static bool is_malformed(const struct request *r, struct span head)
 {
     bool script = r->command != NULL && r->command->id == COMMAND_SCRIPT_CALL;
     return !script &&
-           (begins_with(head, "-MOVED ") || begins_with(head, "-ASK "));
+           (begins_with_word(head, "-MOVED") || begins_with_word(head, "-ASK"));
 }
 
 enum redirect redis_redirect(struct engine *e,
@@ -105,8 +107,14 @@ enum redirect redis_redirect(struct engine *e,
         return REDIRECT_NONE;
     }
     if (r->in_block && redis_is_redirect(error->kind)) {
+        /* By the map it was no business of this node before: the block spans
+         * several slots. */
+        bool crosses = moved && c->slots[error->slot] != u->endpoint->index;
         if (error->kind == REDIS_ERROR_MOVED) {
             topology_redirect(e, u, error, why);
+        }
+        if (crosses && r->command->id != COMMAND_EXEC) {
+            return REDIRECT_CROSSSLOT;
         }
         *why = "its slot is moving to another node";
         return REDIRECT_REFUSE;

@@ -4,7 +4,10 @@
 
 static bool only_reads(const struct command *c)
 {
-    return c != NULL && c->class == CLASS_R && c->route == ROUTE_NODE &&
+    bool keys = c != NULL &&
+                (c->route == ROUTE_NODE || c->route == ROUTE_SPLIT_VALUES ||
+                 c->route == ROUTE_SPLIT_COUNT);
+    return keys && c->class == CLASS_R &&
            !(c->flags & (COMMAND_PRIVATE | COMMAND_BLOCKING | COMMAND_WRITES));
 }
 

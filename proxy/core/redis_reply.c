@@ -43,7 +43,8 @@ static struct span message_head(const struct upstream *u,
 /* A client that does not keep up: its lane is read no further until it has
  * taken half of what it may be owed. As long as others wait behind it more is
  * held instead, but not of a reply that is streamed, which may be of any size.
- */
+ * Over several servers, replies that are held wait for one of them, and that
+ * one must be read: only what the client itself does not take counts there. */
 static void slow_down(struct engine *e,
                       struct upstream *u,
                       struct downstream *d)
@@ -51,8 +52,15 @@ static void slow_down(struct engine *e,
     const struct listener_config *config = d->listener->config;
     uint64_t owed = d->unwritten + d->held;
     if (owed < config->client_buffer_max || downstream_gone(d) ||
-        d->stalled_lane != NULL || u->link == NULL) {
+        u->stalled_by != NULL || u->link == NULL) {
         return;
+    }
+    if (d->listener->cluster->slots != NULL &&
+        d->unwritten < config->client_buffer_max) {
+        struct upstream *head = downstream_head_lane(d);
+        if (head == NULL || head == u) {
+            return;
+        }
     }
     d->large_replies = true;
     bool others = downstream_holds_up_others(d, u);
@@ -61,11 +69,7 @@ static void slow_down(struct engine *e,
     }
     e->stats.limit_client_buffer_max += !others;
     e->stats.limit_client_overflow_max += others;
-    d->stalled_lane = u;
-    u->stalls = true;
-    d->stalled_us = e->now_us;
-    conn_pause(e, &u->link->conn, true);
-    downstream_stalled(e, d);
+    downstream_stall(e, d, u);
 }
 
 static void take_from_flight(struct engine *e,
@@ -181,6 +185,7 @@ static void begin_settling(struct engine *e,
     r->has_error = true;
     request_move(r, REQUEST_SETTLING);
     d->n_settling++;
+    downstream_wake_at(e, d, r->deadline_us);
     downstream_recall(e, d);
     downstream_later(e, d);
 }
@@ -304,6 +309,28 @@ static bool all_redirected(const struct downstream *d)
     return true;
 }
 
+/* r becomes BACKOFF, or is answered with the server's refusal. */
+static void settle_one(struct engine *e,
+                       struct downstream *d,
+                       struct request *r,
+                       uint64_t delay_us)
+{
+    struct cluster *c = d->listener->cluster;
+    enum verdict verdict = judge_refused(e, d, r, delay_us);
+    enum command_class class = request_class(e, r);
+    c->stats.retries[OUTCOME_NOT_APPLIED][class][verdict]++;
+    if (!verdict_is_retry(verdict)) {
+        request_give_up(e, r, c, OUTCOME_NOT_APPLIED, verdict,
+                        "refused by the server");
+        return;
+    }
+    request_move(r, REQUEST_BACKOFF);
+    if (delay_us > 0) {
+        request_trace_retry(e, r, OUTCOME_NOT_APPLIED, verdict,
+                            "refused by the server", delay_us);
+    }
+}
+
 /* Every SETTLING request becomes BACKOFF or is answered with the server's
  * refusal. Returns whether there was one. */
 static bool settle_refused(struct engine *e, struct downstream *d)
@@ -321,21 +348,76 @@ static bool settle_refused(struct engine *e, struct downstream *d)
     d->retry_at_us = delay_us == 0 ? 0 : e->now_us + delay_us;
     for (; r != NULL && !downstream_gone(d);
          r = first_in(d, REQUEST_SETTLING)) {
-        enum verdict verdict = judge_refused(e, d, r, delay_us);
-        enum command_class class = request_class(e, r);
-        c->stats.retries[OUTCOME_NOT_APPLIED][class][verdict]++;
-        if (!verdict_is_retry(verdict)) {
-            request_give_up(e, r, c, OUTCOME_NOT_APPLIED, verdict,
-                            "refused by the server");
-            continue;
-        }
-        request_move(r, REQUEST_BACKOFF);
-        if (delay_us > 0) {
-            request_trace_retry(e, r, OUTCOME_NOT_APPLIED, verdict,
-                                "refused by the server", delay_us);
-        }
+        settle_one(e, d, r, delay_us);
     }
     return true;
+}
+
+/* Whether another request of d may touch a key of r's slot before r is tried
+ * again: one that is on its way, or one in front that waits like r. One in
+ * front that is on the lane r will take does not matter. */
+static bool slot_is_busy(struct engine *e,
+                         struct downstream *d,
+                         struct request *r)
+{
+    uint32_t to = redis_endpoint(e, d, r)->index;
+    bool behind = false;
+    LIST_FOR_EACH (node, &d->requests) {
+        const struct request *q = CONTAINER_OF(node, struct request, arrival);
+        if (q == r) {
+            behind = true;
+            continue;
+        }
+        bool waits =
+            q->state == REQUEST_SETTLING || q->state == REQUEST_BACKOFF;
+        bool leads = !behind && !waits && q->server == to;
+        if (!q->open || (waits && behind) || leads) {
+            continue;
+        }
+        bool any =
+            q->pieces_more > 0 || q->command == NULL || r->slot == SLOT_NONE ||
+            (q->slot == SLOT_NONE && (q->command->flags & COMMAND_WRITES) != 0);
+        if (any || q->slot == r->slot) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static struct request *free_to_go(struct engine *e, struct downstream *d)
+{
+    LIST_FOR_EACH (node, &d->requests) {
+        struct request *r = CONTAINER_OF(node, struct request, arrival);
+        if (r->state == REQUEST_SETTLING && !r->own_lane &&
+            !slot_is_busy(e, d, r)) {
+            return r;
+        }
+    }
+    return NULL;
+}
+
+void redis_refused_early(struct engine *e, struct downstream *d)
+{
+    const struct upstream_config *config = d->listener->cluster->config;
+    struct request *r;
+    while (!downstream_gone(d) && (r = free_to_go(e, d)) != NULL) {
+        if (r->hops > 0) {
+            settle_one(e, d, r, 0);
+            if (r->state == REQUEST_BACKOFF) {
+                try_again(e, d, r);
+            }
+            continue;
+        }
+        if (d->retry_at_us == 0) {
+            d->retry_at_us =
+                e->now_us + backoff_next(&d->backoff, config->backoff,
+                                         config->backoff_base_us,
+                                         config->backoff_cap_us, &e->rng);
+            downstream_wake_at(e, d, d->retry_at_us);
+        }
+        uint64_t at_us = d->retry_at_us;
+        settle_one(e, d, r, at_us > e->now_us ? at_us - e->now_us : 1);
+    }
 }
 
 void redis_refused_settle(struct engine *e, struct downstream *d)
@@ -489,6 +571,9 @@ static void on_message(struct engine *e, struct upstream *u, struct message *m)
         struct gather_message piece = { &u->partial, m->buf, m->offset,
                                         m->len };
         if (gather_piece(e, r, is_success(m->type), &piece)) {
+            if (r->downstream != NULL) {
+                slow_down(e, u, r->downstream);
+            }
             return;
         }
     }

@@ -351,7 +351,7 @@ static bool dispatch_special(struct engine *e,
         return dispatch_large(e, d, r);
     }
     if (d->large_replies && d->lane == NULL && d->n_open == 0 &&
-        cluster_of(d)->slots == NULL &&
+        cluster_of(d)->topology == NULL &&
         cluster_of(d)->lanes_private <
             cluster_of(d)->config->private_lanes_max) {
         /* Its large replies would keep others waiting on a shared lane. */
@@ -398,13 +398,14 @@ static bool may_go(const struct cluster *c,
                    struct downstream *d,
                    struct request *r)
 {
-    if (d->map_version != c->version) {
+    if (d->map_version != c->version || d->asked) {
         /* What is open went by another map: it comes first, or two requests
          * for one key could meet in the wrong order (redis.md §4 rule 7). */
         if (d->n_open > 0) {
             return false;
         }
         d->map_version = c->version;
+        d->asked = false;
     }
     return c->config->read_from == READ_PRIMARY || redis_choose_side(d, r);
 }

@@ -65,6 +65,24 @@ struct endpoint *redis_any_endpoint(const struct downstream *d)
     return c->slots == NULL ? c->primary : any_primary(c, d);
 }
 
+/* Nobody knows who serves what. Servers that want a password tell nobody, and
+ * a client that has one must be able to say it; one that has not must hear of
+ * it. */
+static struct endpoint *without_topology(const struct cluster *c,
+                                         const struct downstream *d,
+                                         bool keyless)
+{
+    bool ask = c->topology->n_primaries == 0 && !c->topology->sentinel &&
+               (keyless || redis_unauthenticated(d));
+    for (uint32_t i = 1; ask && i < c->n_endpoints; i++) {
+        struct endpoint *p = c->endpoints[i];
+        if (p != NULL && p->seed && p->lanes_up > 0) {
+            return p;
+        }
+    }
+    return c->endpoints[0];
+}
+
 /* The side of a shard that answers r. */
 static struct endpoint *side(const struct downstream *d,
                              const struct request *r,
@@ -87,6 +105,9 @@ struct endpoint *redis_endpoint(struct engine *e,
     }
     if (r->slot == SLOT_NOT_LOOKED_FOR) {
         redis_find_slot(e, r);
+    }
+    if (c->topology->n_primaries == 0) {
+        return without_topology(c, d, r->slot == SLOT_NONE);
     }
     if (r->slot != SLOT_NONE) {
         return side(d, r, c->endpoints[c->slots[r->slot - 1]]);
@@ -251,6 +272,7 @@ enum lane_answer redis_want_private(struct engine *e,
                                     struct request *r)
 {
     struct cluster *c = cluster_of(d);
+    r->from_replica = r->from_replica && c->slots != NULL;
     struct endpoint *p = redis_endpoint(e, d, r);
     if (d->lane != NULL && (c->slots == NULL || d->lane->endpoint == p ||
                             r->slot == SLOT_NONE || lane_is_held(d))) {

@@ -160,14 +160,21 @@ static struct upstream *lane_to_ask(const struct engine *e,
 }
 
 static bool say(struct engine *e,
+                const struct topology *t,
                 struct upstream *u,
                 uint32_t answer,
                 enum step step,
                 const char *bytes)
 {
-    return upstream_send_own(e, u, TASK_TOPOLOGY,
-                             (uint8_t)(answer * STEP_COUNT + step),
-                             span_of(bytes));
+    if (!upstream_send_own(e, u, TASK_TOPOLOGY,
+                           (uint8_t)(answer * STEP_COUNT + step),
+                           span_of(bytes))) {
+        return false;
+    }
+    /* The reply belongs to what was begun then, also that to a second try. */
+    CONTAINER_OF(u->in_flight.prev, struct request, place)->arrived_us =
+        t->asked_us;
+    return true;
 }
 
 static const char my_id[] = "*2\r\n$7\r\nCLUSTER\r\n$4\r\nMYID\r\n";
@@ -185,9 +192,9 @@ static void ask(struct engine *e, struct topology *t, struct upstream *u)
         u->endpoint->version != 0 && u->endpoint->version < VERSION_WITH_SHARDS;
     t->answers[i] = (struct topology_answer){ .from = u->endpoint };
     t->n_answers++;
-    t->answers[i].open = say(e, u, i, STEP_ID, my_id) &&
-                         say(e, u, i, STEP_INFO, get_info) &&
-                         say(e, u, i, old ? STEP_SLOTS : STEP_SHARDS,
+    t->answers[i].open = say(e, t, u, i, STEP_ID, my_id) &&
+                         say(e, t, u, i, STEP_INFO, get_info) &&
+                         say(e, t, u, i, old ? STEP_SLOTS : STEP_SHARDS,
                              old ? get_slots : get_shards);
 }
 
@@ -246,6 +253,16 @@ static void open_lanes(struct engine *e, struct cluster *c, bool all)
     }
 }
 
+static const char *nobody_to_ask(const struct cluster *c)
+{
+    for (uint32_t i = 1; i < c->n_endpoints; i++) {
+        if (c->endpoints[i] != NULL && c->endpoints[i]->lanes_up > 0) {
+            return "the nodes want a password, and none is configured";
+        }
+    }
+    return "no node can be reached";
+}
+
 static void begin(struct engine *e, struct topology *t)
 {
     struct cluster *c = t->cluster;
@@ -253,7 +270,7 @@ static void begin(struct engine *e, struct topology *t)
     ask_some(e, t);
     open_lanes(e, c, t->n_answers == 0);
     if (t->n_answers == 0) {
-        failed(e, t, "no node can be reached");
+        failed(e, t, nobody_to_ask(c));
         return;
     }
     c->stats.topology_queries++;
@@ -370,7 +387,7 @@ void topology_reply(struct engine *e,
     case STEP_SHARDS:
         if (reply.data[0] == '-') { /* before 7.0 */
             a->open =
-                say(e, u, (uint32_t)(a - t->answers), STEP_SLOTS, get_slots);
+                say(e, t, u, (uint32_t)(a - t->answers), STEP_SLOTS, get_slots);
             if (!a->open) {
                 conclude_if_complete(e, t);
             }

@@ -88,6 +88,7 @@ struct upstream *upstream_new(struct engine *e,
 
 void upstream_close_link(struct engine *e, struct upstream *u, bool tell)
 {
+    downstream_resume(e, u); /* the next connection is not paused */
     if (u->link != NULL) {
         u->link->upstream = NULL;
         conn_close(e, &u->link->conn, tell);
@@ -144,18 +145,6 @@ void upstream_drop_unwanted(struct engine *e, struct upstream *u)
     }
 }
 
-/* Clients because of which the lane was paused have nothing to resume. */
-static void forget_stalls(struct engine *e, const struct upstream *u)
-{
-    for (uint32_t i = 0; i < e->conns.n; i++) {
-        struct conn *c = e->conns.entries[i].conn;
-        if (c != NULL && c->kind == CONN_DOWNSTREAM) {
-            struct downstream *d = CONTAINER_OF(c, struct downstream, conn);
-            d->stalled_lane = d->stalled_lane == u ? NULL : d->stalled_lane;
-        }
-    }
-}
-
 void upstream_free(struct engine *e, struct upstream *u, const char *why)
 {
     upstream_drop_unwanted(e, u);
@@ -163,9 +152,6 @@ void upstream_free(struct engine *e, struct upstream *u, const char *why)
     upstream_move(e, u, UPSTREAM_CLOSED, why, 0);
     upstream_close_link(e, u, true);
     timer_clear(&e->timers, &u->timer);
-    if (u->stalls) {
-        forget_stalls(e, u);
-    }
     list_remove(&u->endpoint_node);
     u->endpoint->lanes_private -= u->owner != NULL;
     u->endpoint->cluster->lanes_private -= u->owner != NULL;

@@ -46,9 +46,8 @@ struct upstream {
 
     uint8_t state;        /* enum upstream_state */
     bool owner_takes_all; /* private: its client uses no other one */
-    bool copies;    /* shared, of a cluster: see outbuf */
+    bool copies;          /* shared, of a cluster: see outbuf */
     bool raw;       /* private: replies are passed on unread (SUBSCRIBE...) */
-    bool stalls;    /* it has been paused for a slow client */
     bool streaming; /* the head request's reply is being passed on */
     bool unauthenticated; /* the server wants AUTH, and nobody gave us one */
     bool answered;        /* this connection has answered a client's request */
@@ -63,6 +62,7 @@ struct upstream {
     uint64_t taken;             /* of these, taken by the kernel */
 
     struct resp_scanner scanner;
+    struct downstream *stalled_by; /* slow client it is paused for, or NULL */
     struct buf *outbuf;    /* owned: where small requests are copied; NULL: none
                               yet */
     struct chain partial;  /* of a reply that is not complete */
