@@ -132,7 +132,10 @@ void sentinel_start(struct engine *e, struct topology *t)
     struct cluster *c = t->cluster;
     endpoint_failed(e, c->endpoints[0], "the primary is not known yet");
     open_lanes(e, t->sentinel);
-    topology_want(e, c, "the primary is not known yet");
+    t->wanted = true; /* as soon as somebody can be asked */
+    t->why = "the primary is not known yet";
+    t->next_us = e->now_us + ANSWER_TIMEOUT_US;
+    wake_at(e, t, t->next_us);
 }
 
 /* ---- asking ------------------------------------------------------------------ */
@@ -259,6 +262,8 @@ static void conclude(struct engine *e, struct topology *t)
         return;
     }
     t->adopted_us = e->now_us;
+    t->epoch = s->epoch;
+    t->last_error[0] = '\0';
     if (c->primary->down_since_us != 0) {
         t->failures++;
         t->wanted = true; /* another one is about to take over */
@@ -327,6 +332,7 @@ static void take_address(struct engine *e,
     struct cluster *c = t->cluster;
     struct view_node node;
     w->said = true;
+    w->refused = false;
     w->primary = (struct address){ 0 };
     if (!sentinel_master_parse(reply, &node)) {
         c->stats.topology_bad_answers++;
@@ -334,6 +340,7 @@ static void take_address(struct engine *e,
                        "it knows no usable primary by master_name");
     } else if (!sentinel_address(e, t, &node, &w->primary)) {
         w->primary = (struct address){ 0 };
+        w->refused = true;
     }
 }
 

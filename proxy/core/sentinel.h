@@ -20,6 +20,7 @@ struct watcher {
     uint64_t listed_us; /* when another one last called it alive */
     uint8_t open;       /* its answers that are still to come */
     bool said;          /* it has answered this time */
+    bool refused;       /* what it names is not permitted */
     bool pushes;        /* it tells of switches by itself */
 };
 

@@ -50,7 +50,6 @@ bool sentinel_address(struct engine *e,
     if (why != NULL) {
         c->stats.nodes_refused++;
         trace_refused(e, c, address, why);
-        endpoint_failed(e, c->endpoints[0], why);
     }
     return why == NULL;
 }
@@ -175,11 +174,23 @@ static bool is_behind(const struct engine *e,
            e->now_us - s->adopted_us < limit_us;
 }
 
+/* Why nobody is the primary. */
+static const char *nobody(const struct sentinel *s)
+{
+    for (uint32_t i = 0; i < s->n_watchers; i++) {
+        if (s->watchers[i].said && s->watchers[i].refused) {
+            return "allow_nodes does not permit the primary that the sentinels "
+                   "name";
+        }
+    }
+    return "no sentinel knows a primary by master_name";
+}
+
 const char *sentinel_judge(struct engine *e, struct topology *t, bool final)
 {
     struct opinion best = best_opinion(t);
     if (best.primary == NULL) {
-        return "no sentinel knows a usable primary by master_name";
+        return nobody(t->sentinel);
     }
     bool agreed = best.votes >= 2;
     if ((!agreed && !final) || is_behind(e, t, &best)) {
