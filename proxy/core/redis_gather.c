@@ -591,11 +591,13 @@ static bool explode(struct engine *e, struct request *r)
 }
 
 /* One reply of a group is taken; the next one is for the next piece. */
-static void step_on(struct engine *e, struct request *r, struct chain *head)
+static void step_on(struct request *r)
 {
-    chain_clear(e->memory, head);
     r->piece++;
     r->pieces_more--;
+    if (r->pieces_more == 0 && r->gather != NULL) {
+        narrow(r, r, r->piece); /* the last one is a fragment like any other */
+    }
 }
 
 bool gather_piece(struct engine *e,
@@ -605,7 +607,8 @@ bool gather_piece(struct engine *e,
 {
     struct downstream *d = r->downstream;
     if (d == NULL || downstream_gone(d)) {
-        step_on(e, r, m->head);
+        chain_clear(e->memory, m->head);
+        step_on(r);
         return true;
     }
     /* While something in front of it is settling, each key must be judged on
@@ -617,7 +620,8 @@ bool gather_piece(struct engine *e,
             if (d->backoff.failures > 0) {
                 backoff_reset(&d->backoff);
             }
-            step_on(e, r, m->head);
+            chain_clear(e->memory, m->head);
+            step_on(r);
             if (taken == TAKE_NO_MEMORY) {
                 no_memory(e, d);
             } else {
@@ -627,7 +631,8 @@ bool gather_piece(struct engine *e,
         }
     }
     if (!explode(e, r)) {
-        step_on(e, r, m->head);
+        chain_clear(e->memory, m->head);
+        step_on(r);
         no_memory(e, d);
         return true;
     }
@@ -659,8 +664,7 @@ uint32_t gather_quick(struct engine *e, struct upstream *u, struct slice s)
         }
         g->pieces[r->piece].answered = true;
         g->n_answered++;
-        r->piece++;
-        r->pieces_more--;
+        step_on(r);
         done += (uint32_t)used;
     }
     if (done > 0) {
