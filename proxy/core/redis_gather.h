@@ -71,6 +71,7 @@ struct gather_found {
     uint32_t at;    /* where the next key is written; the next piece is put */
     uint16_t which; /* slot; index of the endpoint */
     uint16_t place; /* of a slot: number of its piece */
+    uint16_t node;  /* of a slot: number of its node among the found */
 };
 
 /* Tables that are used for a moment, one of each per engine. All of slots and

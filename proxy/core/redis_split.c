@@ -189,7 +189,8 @@ static void find_nodes(struct gather_tables *t,
             t->found_nodes[s->n_nodes] = (struct gather_found){ .which = node };
             t->nodes[node] = (uint16_t)++s->n_nodes;
         }
-        t->found_nodes[t->nodes[node] - 1].n++;
+        t->found_slots[i].node = (uint16_t)(t->nodes[node] - 1);
+        t->found_nodes[t->found_slots[i].node].n++;
     }
     uint32_t place = 0;
     for (uint32_t i = 0; i < s->n_nodes; i++) {
@@ -201,15 +202,13 @@ static void find_nodes(struct gather_tables *t,
 /* Describe the pieces. Returns the bytes of all of them. */
 static uint64_t lay_out(struct gather_tables *t,
                         const struct source *s,
-                        struct gather *g,
-                        const struct cluster *c)
+                        struct gather *g)
 {
     struct header h = { .command = g->parent->command };
     uint64_t bytes = 0;
     for (uint32_t i = 0; i < s->n_slots; i++) {
         struct gather_found *found = &t->found_slots[i];
-        struct gather_found *node =
-            &t->found_nodes[t->nodes[c->slots[found->which]] - 1];
+        struct gather_found *node = &t->found_nodes[found->node];
         found->place = (uint16_t)node->at++;
         struct gather_piece *p = &g->pieces[found->place];
         header_for(&h, 1 + found->n * s->per_key);
@@ -227,7 +226,6 @@ static uint64_t lay_out(struct gather_tables *t,
 static void write_commands(struct gather_tables *t,
                            const struct source *s,
                            struct gather *g,
-                           const struct cluster *c,
                            struct buf *b)
 {
     struct header h = { .command = g->parent->command };
@@ -240,8 +238,8 @@ static void write_commands(struct gather_tables *t,
     b->len = at;
     for (uint32_t i = 0; i < s->n_slots; i++) {
         struct gather_found *found = &t->found_slots[i];
-        found->at = t->found_nodes[t->nodes[c->slots[found->which]] - 1].at +
-                    g->pieces[found->place].offset;
+        found->at =
+            t->found_nodes[found->node].at + g->pieces[found->place].offset;
         header_for(&h, 1 + found->n * s->per_key);
         memcpy(b->data + found->at, h.bytes, h.len);
         found->at += h.len;
@@ -292,12 +290,12 @@ static struct request *make_fragments(struct engine *e,
         return NULL;
     }
     find_nodes(t, s, c);
-    uint64_t bytes = lay_out(t, s, g, c);
+    uint64_t bytes = lay_out(t, s, g);
     struct buf *b =
         bytes > UINT32_MAX ? NULL : buf_new(e->memory, (uint32_t)bytes);
     struct request *first = NULL;
     if (b != NULL) {
-        write_commands(t, s, g, c, b);
+        write_commands(t, s, g, b);
         first = make_groups(e, s, g, b);
         buf_unref(e->memory, b);
     }
