@@ -3,6 +3,7 @@
 #include <assert.h>
 
 #include "proxy/core/lane_set.h"
+#include "proxy/core/redis_gather.h"
 #include "proxy/core/state.h"
 
 static uint32_t share_of_process(uint32_t value, unsigned workers)
@@ -187,8 +188,12 @@ static void reroute_lane(struct engine *e, struct upstream *u)
 {
     for (struct list_node *node = u->waiting.next, *next; node != &u->waiting;
          node = next) {
-        next = node->next;
         struct request *r = CONTAINER_OF(node, struct request, place);
+        if (downstream_gone(r->downstream) || !gather_explode_waiting(e, r)) {
+            next = node->next;
+            continue;
+        }
+        next = node->next;
         struct upstream *to = redis_lane(e, r->downstream, r);
         if (to == NULL || to == u) {
             continue;

@@ -544,16 +544,17 @@ static void narrow(struct request *r, const struct request *whole, uint32_t i)
     r->pieces_more = 0;
 }
 
-/* r, a group that was sent, becomes as many fragments as it has unanswered
- * pieces, in its place. False: no memory, and nothing is changed. */
+/* r, a group that was sent or waits, becomes as many fragments as it has
+ * unanswered pieces, in its place. False: no memory, and nothing is changed. */
 static bool explode(struct engine *e, struct request *r)
 {
     struct downstream *d = r->downstream;
     struct gather *g = r->gather;
     struct list_node fresh;
     struct list_node *behind = r->arrival.next;
-    struct list_node *behind_in_flight = r->place.next;
-    assert(r->state == REQUEST_SENT && r->part.buf != NULL);
+    struct list_node *behind_in_lane = r->place.next;
+    bool sent = r->state == REQUEST_SENT;
+    assert((sent || r->state == REQUEST_READY) && r->part.buf != NULL);
     list_init(&fresh);
     for (uint32_t i = 0; i < r->pieces_more; i++) {
         struct request *more = request_new(e, d);
@@ -577,14 +578,16 @@ static bool explode(struct engine *e, struct request *r)
         buf_ref(more->part.buf);
         narrow(more, &whole, i);
         list_insert_before(behind, &more->arrival);
-        list_insert_before(behind_in_flight, &more->place);
+        list_insert_before(behind_in_lane, &more->place);
     }
     narrow(r, &whole, whole.piece);
     d->n_open += whole.pieces_more;
+    d->n_replica_open += whole.from_replica ? whole.pieces_more : 0;
     d->n_fragments += whole.pieces_more;
     g->n_open += whole.pieces_more;
     struct cluster *c = cluster_of(g);
-    whole.upstream->endpoint->in_flight += whole.pieces_more;
+    whole.upstream->endpoint->in_flight += sent ? whole.pieces_more : 0;
+    c->held += sent ? 0 : whole.pieces_more;
     c->stats.fragments += whole.pieces_more;
     c->stats.groups_exploded++;
     return true;
@@ -674,6 +677,20 @@ uint32_t gather_quick(struct engine *e, struct upstream *u, struct slice s)
         stream(e, g);
     }
     return done;
+}
+
+bool gather_explode_waiting(struct engine *e, struct request *r)
+{
+    if (r->pieces_more == 0) {
+        return true;
+    }
+    if (!explode(e, r)) {
+        e->stats.limit_memory++;
+        downstream_close(e, r->downstream,
+                         "out of memory while its requests were moved");
+        return false;
+    }
+    return true;
 }
 
 void gather_explode_lane(struct engine *e, struct upstream *u)

@@ -197,6 +197,11 @@ uint32_t gather_quick(struct engine *e, struct upstream *u, struct slice s);
 /* Whether the piece of r that is answered next has left completely. */
 bool gather_piece_is_sent(const struct upstream *u, const struct request *r);
 
+/* r waits, and the map has changed: if it is a group, make single fragments of
+ * it, which may go to different nodes now. False: no memory, and its client is
+ * closed. */
+bool gather_explode_waiting(struct engine *e, struct request *r);
+
 /* Make single fragments of the groups in flight on a lane that was lost. */
 void gather_explode_lane(struct engine *e, struct upstream *u);
 

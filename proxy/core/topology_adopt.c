@@ -174,29 +174,46 @@ static bool same_node(const struct view_node *a, const struct view_node *b)
     return a->port == b->port && strcmp(a->host, b->host) == 0;
 }
 
+/* What each node has said, slot by slot: 1 + the number of the owner among the
+ * nodes of its view. */
+struct laid_out {
+    uint16_t owner[TOPOLOGY_ASKED_MAX][KEYSLOT_COUNT];
+};
+
+static void lay_out(const struct topology *t, struct laid_out *l)
+{
+    for (uint32_t i = 0; i < t->n_answers; i++) {
+        const struct view *v = t->answers[i].view;
+        for (uint32_t k = 0; v != NULL && k < v->n_ranges; k++) {
+            for (uint32_t s = v->ranges[k].first; s <= v->ranges[k].last; s++) {
+                l->owner[i][s] = (uint16_t)(1 + v->ranges[k].node);
+            }
+        }
+    }
+}
+
 /* How many of the answers name that owner for that slot. */
 static uint8_t count_votes(const struct topology *t,
-                           uint16_t slot,
+                           const struct laid_out *l,
+                           uint32_t slot,
                            const struct view_node *owner)
 {
     uint8_t votes = 0;
     for (uint32_t i = 0; i < t->n_answers; i++) {
-        const struct view *v = t->answers[i].view;
-        for (uint32_t k = 0; v != NULL && k < v->n_ranges; k++) {
-            const struct view_range *range = &v->ranges[k];
-            if (slot >= range->first && slot <= range->last) {
-                votes += same_node(&v->nodes[range->node], owner);
-                break;
-            }
+        uint16_t node = l->owner[i][slot];
+        if (node != 0 &&
+            same_node(&t->answers[i].view->nodes[node - 1], owner)) {
+            votes++;
         }
     }
     return votes;
 }
 
 static void vote(const struct topology *t,
+                 const struct laid_out *l,
                  const struct topology_answer *a,
                  const struct view_node *owner,
-                 uint16_t slot,
+                 uint32_t slot,
                  struct resolved *r)
 {
     bool own = a->id[0] != '\0' && strcmp(a->id, owner->id) == 0;
@@ -227,9 +244,9 @@ static void vote(const struct topology *t,
         return;
     }
     if (r->votes == 0) {
-        r->votes = count_votes(t, slot, r->owner);
+        r->votes = count_votes(t, l, slot, r->owner);
     }
-    next.votes = count_votes(t, slot, owner);
+    next.votes = count_votes(t, l, slot, owner);
     if (next.votes > r->votes) {
         *r = next;
     }
@@ -237,15 +254,17 @@ static void vote(const struct topology *t,
 
 /* Fill in map (KEYSLOT_COUNT entries, zeroed). Returns whether any slot is
  * served. */
-static bool resolve(const struct topology *t, struct resolved *map)
+static bool resolve(const struct topology *t,
+                    const struct laid_out *l,
+                    struct resolved *map)
 {
     bool any = false;
     for (uint32_t i = 0; i < t->n_answers; i++) {
         const struct topology_answer *a = &t->answers[i];
-        for (uint32_t k = 0; a->view != NULL && k < a->view->n_ranges; k++) {
-            const struct view_range *range = &a->view->ranges[k];
-            for (uint32_t s = range->first; s <= range->last; s++) {
-                vote(t, a, &a->view->nodes[range->node], (uint16_t)s, &map[s]);
+        for (uint32_t s = 0; a->view != NULL && s < KEYSLOT_COUNT; s++) {
+            uint16_t node = l->owner[i][s];
+            if (node != 0) {
+                vote(t, l, a, &a->view->nodes[node - 1], s, &map[s]);
                 any = true;
             }
         }
@@ -426,8 +445,11 @@ const char *topology_adopt(struct engine *e, struct topology *t)
 {
     struct cluster *c = t->cluster;
     struct resolved *map = memory_take(e->memory, KEYSLOT_COUNT * sizeof(*map));
-    if (map == NULL) {
+    struct laid_out *said = memory_take(e->memory, sizeof(*said));
+    if (map == NULL || said == NULL) {
         e->stats.limit_memory++;
+        memory_give(e->memory, map);
+        memory_give(e->memory, said);
         return "out of memory";
     }
     bool answered = false;
@@ -435,7 +457,10 @@ const char *topology_adopt(struct engine *e, struct topology *t)
         answered = answered || t->answers[i].view != NULL;
     }
     drop_stale(t);
-    if (!resolve(t, map)) {
+    lay_out(t, said);
+    bool any = resolve(t, said, map);
+    memory_give(e->memory, said);
+    if (!any) {
         memory_give(e->memory, map);
         return answered                   ? "no node serves any slots"
                : t->last_error[0] != '\0' ? t->last_error

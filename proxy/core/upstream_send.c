@@ -230,6 +230,9 @@ static void hold_new(struct engine *e, struct upstream *u, struct request *r)
         u->state == UPSTREAM_UP && !u->renew && list_empty(&u->waiting);
     upstream_hold(e, u, r, &u->waiting);
     upstream_want(e, u);
+    if (u->endpoint->down_since_us != 0 && !u->endpoint->limbo) {
+        topology_want(e, c, "requests wait for a server out of reach");
+    }
 }
 
 void upstream_submit(struct engine *e, struct upstream *u, struct request *r)
