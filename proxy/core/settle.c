@@ -6,6 +6,9 @@
 
 bool settle_keys_meet(const struct settle_item *a, const struct settle_item *b)
 {
+    if (a->gather != NULL && a->gather == b->gather) {
+        return false;
+    }
     if (a->any_key || b->any_key) {
         return true;
     }
@@ -49,7 +52,9 @@ void settle_describe(struct engine *e,
                      const struct request *r,
                      struct settle_item *item)
 {
-    *item = (struct settle_item){ .any_key = true, .writes = true };
+    *item = (struct settle_item){ .any_key = true,
+                                  .writes = true,
+                                  .gather = r->gather };
     if (r->task == TASK_LEDGER || r->task == TASK_SETINFO) {
         item->any_key = false;
         item->writes = false;

@@ -20,6 +20,8 @@ struct settle_item {
     bool any_key;   /* its keys are not known: it meets every other */
     uint8_t n_keys;
     uint64_t keys[SETTLE_KEYS_MAX]; /* hashes */
+    const struct gather *gather;    /* a fragment of it: no other fragment has
+                                       its keys; or NULL */
     bool replay;                    /* the answer */
 };
 

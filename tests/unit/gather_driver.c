@@ -222,7 +222,7 @@ static void execute_keys(struct world *w,
 {
     for (size_t i = 1; i < argc; i += step_by) {
         unsigned k = 0;
-        for (size_t c = 1; c < argv[i].len; c++) {
+        for (size_t c = 1; argv[i].data[0] == 'k' && c < argv[i].len; c++) {
             k = k * 10 + (unsigned)(argv[i].data[c] - '0');
         }
         assert_true(k < KEYS_MAX);
@@ -412,10 +412,10 @@ static void act(struct world *w)
             }
             break;
         case ACTION_RESOLVE:
-            step(w, (struct event){
-                        .type = EVENT_RESOLVED,
-                        .conn = a.conn,
-                        .resolved = { .list = a.address, .n = 1 } });
+            step(w,
+                 (struct event){ .type = EVENT_RESOLVED,
+                                 .conn = a.conn,
+                                 .resolved = { .list = a.address, .n = 1 } });
             break;
         case ACTION_PAUSE:
         case ACTION_RESUME: break;

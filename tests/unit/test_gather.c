@@ -366,6 +366,30 @@ static void a_piece_is_not_tried_again_behind_a_later_one(void **state)
     world_close(&w);
 }
 
+/* So many keys of one slot that it is not told apart which they are. */
+static void pieces_of_one_request_do_not_overtake_each_other(void **state)
+{
+    (void)state;
+    struct world w;
+    char words[TEXT_MAX] = "MSET";
+    for (int k = 0; k < 20; k++) {
+        size_t n = strlen(words);
+        snprintf(words + n, sizeof(words) - n, " {k0}%d 1 {k4}%d 1", k, k);
+    }
+    for (unsigned after = 0; after < 2; after++) {
+        open_with_client(&w, NULL);
+        w.error = "-TRYAGAIN not now\r\n";
+        w.error_node = node_of("k0");
+        w.error_after = after;
+        w.errors = 1;
+        assert_int_equal(node_of("k0"), node_of("k4"));
+        world_say(&w, words);
+        world_pass(&w, 5 * second_us);
+        expect(&w, "+OK\r\n");
+        world_close(&w);
+    }
+}
+
 static void an_error_of_one_node_is_the_whole_reply(void **state)
 {
     (void)state;
@@ -655,6 +679,7 @@ int main(void)
         cmocka_unit_test(redirects_of_one_key_are_followed),
         cmocka_unit_test(a_piece_that_is_refused_is_tried_again),
         cmocka_unit_test(a_piece_is_not_tried_again_behind_a_later_one),
+        cmocka_unit_test(pieces_of_one_request_do_not_overtake_each_other),
         cmocka_unit_test(an_error_of_one_node_is_the_whole_reply),
         cmocka_unit_test(the_worst_of_two_errors_is_told),
         cmocka_unit_test(what_was_done_in_part_is_not_called_not_applied),
