@@ -567,17 +567,17 @@ static void on_message(struct engine *e, struct upstream *u, struct message *m)
         end_stream(e, u, r, m);
         return;
     }
+    struct downstream *d = r->downstream;
     if (r->pieces_more > 0) {
         struct gather_message piece = { &u->partial, m->buf, m->offset,
                                         m->len };
         if (gather_piece(e, r, is_success(m->type), &piece)) {
-            if (r->downstream != NULL) {
-                slow_down(e, u, r->downstream);
+            if (d != NULL) {
+                slow_down(e, u, d);
             }
             return;
         }
     }
-    struct downstream *d = r->downstream;
     if (d == NULL) {
         chain_clear(e->memory, &u->partial);
         take_from_flight(e, u, r);
@@ -709,6 +709,11 @@ void upstream_bytes(struct engine *e, struct upstream *u, struct slice s)
             uint32_t taken = gather_quick(e, u, rest);
             rest.offset += taken;
             rest.len -= taken;
+            if (taken > 0) {
+                slow_down(e, u,
+                          CONTAINER_OF(u->in_flight.next, struct request, place)
+                              ->downstream);
+            }
             if (rest.len == 0) {
                 break;
             }
