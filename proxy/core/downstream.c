@@ -396,10 +396,7 @@ static void resume_head(struct engine *e, struct downstream *d)
 static void go_on(struct engine *e, struct downstream *d)
 {
     flush(e, d);
-    if (d->n_settling > 0 && d->listener->cluster->slots != NULL) {
-        redis_refused_early(e, d);
-    }
-    if (d->n_settling > 0 && d->n_open == d->n_settling) {
+    if (d->n_settling > 0) {
         redis_refused_settle(e, d);
     }
     if (d->undispatched != NULL && !d->doomed) {

@@ -35,7 +35,8 @@ static uint64_t check_held(struct engine *e, struct downstream *d)
     for (struct list_node *node = d->requests.next; node != &d->requests;) {
         struct request *r = CONTAINER_OF(node, struct request, arrival);
         node = node->next;
-        bool refused = r->state == REQUEST_SETTLING && c->topology != NULL;
+        bool refused = c->topology != NULL && (r->state == REQUEST_SETTLING ||
+                                               r->state == REQUEST_BACKOFF);
         if (r->state != REQUEST_READY && !refused) {
             continue;
         }

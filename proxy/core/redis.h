@@ -140,13 +140,10 @@ bool redis_cluster_view(struct engine *e,
                         struct downstream *d,
                         struct request *r);
 
-/* redis_reply.c: requests the server refused as not applied (rule 6 of
- * redis.md §4). Everything behind them is answered: retry, or pass the refusal
- * on. */
+/* redis_refused.c: look at the requests that servers have refused as not applied
+ * (rule 6 of redis.md §4): those that need not wait any more are tried again, or
+ * end with the refusal. */
 void redis_refused_settle(struct engine *e, struct downstream *d);
-/* The same for those that need not wait for what is on its way to other nodes:
- * nothing of it concerns their slot. */
-void redis_refused_early(struct engine *e, struct downstream *d);
 /* Their time has come. */
 void redis_refused_retry(struct engine *e, struct downstream *d);
 

@@ -139,15 +139,22 @@ struct resolved {
     bool own_word;
 };
 
+enum {
+    SETTLED_US = 10 * 1000 * 1000
+};
+
 /* Views that are behind, or from nodes that are cut off, do not count. */
-static void drop_stale(struct topology *t)
+static void drop_stale(const struct engine *e, struct topology *t)
 {
     bool any_ok = false;
     for (uint32_t i = 0; i < t->n_answers; i++) {
         any_ok =
             any_ok || (t->answers[i].view != NULL && t->answers[i].info.ok);
     }
-    uint64_t epoch = 0;
+    /* The epoch of a living cluster never falls; one that was made anew is
+     * believed after a while. */
+    bool recent = e->now_us < t->adopted_us + SETTLED_US;
+    uint64_t epoch = recent ? t->epoch : 0;
     for (uint32_t i = 0; i < t->n_answers; i++) {
         struct topology_answer *a = &t->answers[i];
         if (a->view != NULL && a->info.ok == any_ok &&
@@ -456,7 +463,7 @@ const char *topology_adopt(struct engine *e, struct topology *t)
     for (uint32_t i = 0; i < t->n_answers; i++) {
         answered = answered || t->answers[i].view != NULL;
     }
-    drop_stale(t);
+    drop_stale(e, t);
     lay_out(t, said);
     bool any = resolve(t, said, map);
     memory_give(e->memory, said);
