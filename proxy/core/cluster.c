@@ -183,9 +183,40 @@ void cluster_reroute_later(struct engine *e, struct cluster *c)
     e->reroute = true;
 }
 
+/* Take back what d has waiting, in its order: r among it can be taken apart
+ * now. */
+static void take_back(struct engine *e, struct downstream *d, struct request *r)
+{
+    r->judged = false;
+    downstream_recall(e, d);
+    downstream_later(e, d);
+}
+
+/* A request that waits for the topology as a whole, and need not any more; or
+ * NULL. */
+static struct request *whole_one(const struct upstream *u)
+{
+    const struct cluster *c = u->endpoint->cluster;
+    if (!u->endpoint->limbo || c->slots == NULL ||
+        c->topology->n_primaries == 0) {
+        return NULL;
+    }
+    LIST_FOR_EACH (node, &u->waiting) {
+        struct request *r = CONTAINER_OF(node, struct request, place);
+        if (redis_wants_all_nodes(r) && !r->fragment) {
+            return r;
+        }
+    }
+    return NULL;
+}
+
 /* Move what waits on u for another lane there, in its order. */
 static void reroute_lane(struct engine *e, struct upstream *u)
 {
+    struct request *whole;
+    while ((whole = whole_one(u)) != NULL) {
+        take_back(e, whole->downstream, whole);
+    }
     for (struct list_node *node = u->waiting.next, *next; node != &u->waiting;
          node = next) {
         struct request *r = CONTAINER_OF(node, struct request, place);

@@ -117,8 +117,9 @@ static uint64_t check_shared_stall(struct engine *e, struct downstream *d)
     }
     e->stats.clients_stalled++;
     downstream_close(e, d,
-                     "it takes its replies too slowly, and others wait behind "
-                     "them on a shared lane (client_overflow_max)");
+                     "it takes its replies too slowly, or waits for another "
+                     "server, and others wait behind them on a shared lane "
+                     "(client_overflow_max)");
     return UINT64_MAX;
 }
 
@@ -138,15 +139,12 @@ static bool stalls_shared_lane(const struct downstream *d)
 static uint64_t check_stall(struct engine *e, struct downstream *d)
 {
     uint64_t due_us = UINT64_MAX;
-    if (d->unwritten == 0) {
-        return due_us;
-    }
     if (stalls_shared_lane(d)) {
         due_us = check_shared_stall(e, d);
     }
     uint64_t limit_us = d->listener->config->stall_timeout_us;
     bool waits = downstream_is_full(d) || d->n_stalled > 0;
-    if (downstream_gone(d) || limit_us == 0 || !waits) {
+    if (downstream_gone(d) || d->unwritten == 0 || limit_us == 0 || !waits) {
         return due_us;
     }
     if (e->now_us < d->progress_us + limit_us) {

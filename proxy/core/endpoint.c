@@ -29,13 +29,12 @@ static void trace_health(struct engine *e,
                          const char *to,
                          const char *why)
 {
-    engine_trace(e,
-                 &(struct trace_record){ .type = TRACE_UPSTREAM,
-                                         .upstream = p->cluster->config->name,
-                                         .address =
-                                             p->limbo ? NULL : &p->address,
-                                         .to = to,
-                                         .reason = why });
+    engine_trace(e, &(struct trace_record){
+                        .type = TRACE_UPSTREAM,
+                        .upstream = p->cluster->config->name,
+                        .address = p->limbo ? NULL : &p->address,
+                        .to = to,
+                        .reason = why });
 }
 
 void endpoint_measured(struct endpoint *p, uint64_t us)
@@ -44,9 +43,8 @@ void endpoint_measured(struct endpoint *p, uint64_t us)
         SHARE = 8 /* of the new one in the average */
     };
     us = us == 0 ? 1 : us;
-    p->latency_us = p->latency_us == 0
-                        ? us
-                        : (p->latency_us * (SHARE - 1) + us) / SHARE;
+    p->latency_us =
+        p->latency_us == 0 ? us : (p->latency_us * (SHARE - 1) + us) / SHARE;
 }
 
 void endpoint_failed(struct engine *e, struct endpoint *p, const char *why)

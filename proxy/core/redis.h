@@ -119,6 +119,13 @@ bool redis_choose_side(struct downstream *d, struct request *r);
 struct endpoint *redis_reader(const struct downstream *d,
                               struct endpoint *primary);
 
+/* Every primary of a cluster answers it: it is never sent as it is. */
+static inline bool redis_wants_all_nodes(const struct request *r)
+{
+    return r->command != NULL && r->command->route >= ROUTE_ALL_SUM &&
+           r->command->route <= ROUTE_RANDOM;
+}
+
 /* For what any server can answer. */
 struct endpoint *redis_any_endpoint(const struct downstream *d);
 struct upstream *redis_lane(struct engine *e,
@@ -144,6 +151,9 @@ bool redis_cluster_view(struct engine *e,
  * (rule 6 of redis.md §4): those that need not wait any more are tried again, or
  * end with the refusal. */
 void redis_refused_settle(struct engine *e, struct downstream *d);
+/* r has just been refused: something behind it may have been answered already,
+ * by another server. */
+void redis_refused_begin(struct downstream *d, struct request *r);
 /* Their time has come. */
 void redis_refused_retry(struct engine *e, struct downstream *d);
 

@@ -81,14 +81,18 @@ static uint64_t cursor_join(uint64_t node_cursor, uint16_t slot, uint16_t hash)
     return (node_cursor << SLOT_BITS | slot) << HASH_BITS | hash;
 }
 
-static bool is_first_slot(const struct gather_tables *t, uint16_t slot)
+/* The lowest slot of the node that owns slot now. Unowned: slot itself, which
+ * waits for an owner. */
+static uint16_t first_slot_of_owner(const struct gather_tables *t,
+                                    const struct cluster *c,
+                                    uint16_t slot)
 {
     for (uint32_t i = 0; i < t->n_primaries; i++) {
-        if (t->first_slots[i] == slot) {
-            return true;
+        if (c->slots[t->first_slots[i]] == c->slots[slot]) {
+            return t->first_slots[i];
         }
     }
-    return false;
+    return slot;
 }
 
 /* Where an unsigned number of any size ends; *number is it. NULL: none. */
@@ -146,20 +150,17 @@ static bool start_scan(struct engine *e,
     uint16_t slot =
         cursor == 0 ? t->first_slots[0]
                     : (uint16_t)(cursor >> HASH_BITS & ((1u << SLOT_BITS) - 1));
-    if (!is_first_slot(t, slot)) {
-        redis_refuse(
-            e, d, r,
-            "the slots are divided among the nodes in another way than "
-            "when this cursor was given; begin the SCAN again");
-        return true;
-    }
+    /* No node begins there any more: the one that has this slot now may have
+     * keys that were not seen yet, and is walked as a whole. */
+    uint16_t begins = first_slot_of_owner(t, c, slot);
+    bool same = begins == slot;
     struct gather *g = gather_new(e, r, 1, 0);
     if (g == NULL) {
         return refuse_memory(e, d, r);
     }
-    g->pieces[0] = (struct gather_piece){ .slot = slot_plus(slot) };
-    g->node_hash = hash_of(c->endpoints[c->slots[slot]]);
-    if (g->node_hash == (cursor & ((1u << HASH_BITS) - 1))) {
+    g->pieces[0] = (struct gather_piece){ .slot = slot_plus(begins) };
+    g->node_hash = hash_of(c->endpoints[c->slots[begins]]);
+    if (same && g->node_hash == (cursor & ((1u << HASH_BITS) - 1))) {
         g->cursor = cursor >> (SLOT_BITS + HASH_BITS);
     }
     struct span all = { slice_data(&r->part), r->part.len };
@@ -356,7 +357,7 @@ bool redis_everywhere(struct engine *e, struct downstream *d, struct request *r)
         return refuse_memory(e, d, r);
     }
     if (t->n_primaries == 0) {
-        redis_refuse(e, d, r, "the nodes of the cluster are not known yet");
+        redis_submit(e, d, r); /* it waits, and comes here again */
         return true;
     }
     if (r->command->route == ROUTE_SCAN) {

@@ -128,10 +128,38 @@ static bool waits(const struct request *r)
 static bool slots_meet(const struct request *q, const struct request *r)
 {
     bool any =
-        q->pieces_more > 0 || q->command == NULL || r->slot == SLOT_NONE ||
-        r->own_lane ||
+        q->pieces_more > 0 || q->command == NULL || redis_wants_all_nodes(q) ||
+        redis_wants_all_nodes(r) || r->slot == SLOT_NONE || r->own_lane ||
         (q->slot == SLOT_NONE && (q->command->flags & COMMAND_WRITES) != 0);
     return any || q->slot == r->slot;
+}
+
+/* Keys that cannot be told may be any. */
+static bool may_touch_any(const struct request *r)
+{
+    return r->command == NULL || redis_wants_all_nodes(r) ||
+           (r->slot == SLOT_NONE && (r->command->flags & COMMAND_WRITES) != 0);
+}
+
+static bool succeeded(const struct request *r)
+{
+    uint8_t first = 0;
+    chain_copy(&r->reply, &first, 1);
+    return r->state == REQUEST_DONE && first != '-' && first != '!';
+}
+
+void redis_refused_begin(struct downstream *d, struct request *r)
+{
+    if (d->listener->cluster->slots == NULL) {
+        return; /* one connection answers in order */
+    }
+    for (struct list_node *node = r->arrival.next; node != &d->requests;
+         node = node->next) {
+        const struct request *q = CONTAINER_OF(node, struct request, arrival);
+        bool meet = may_touch_any(q) || may_touch_any(r) ||
+                    (q->slot == r->slot && r->slot != SLOT_NONE);
+        r->overtaken = r->overtaken || (meet && succeeded(q));
+    }
 }
 
 /* Whether r must wait for another request of its client for the same slot: one

@@ -185,6 +185,7 @@ static void begin_settling(struct engine *e,
     r->has_error = true;
     request_move(r, REQUEST_SETTLING);
     d->n_settling++;
+    redis_refused_begin(d, r);
     downstream_wake_at(e, d, r->deadline_us);
     downstream_recall(e, d);
     downstream_later(e, d);

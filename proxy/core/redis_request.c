@@ -282,6 +282,7 @@ static bool dispatch_by_id(struct engine *e,
     case COMMAND_DISCARD:
     case COMMAND_EXEC: /* outside of a block: harmless on any lane */
         if (r->command->id == COMMAND_UNWATCH) {
+            r->own_lane = d->lane != NULL; /* where the watch is */
             d->watching = false;
             d->watch_lost = false;
         }
@@ -291,8 +292,18 @@ static bool dispatch_by_id(struct engine *e,
     case COMMAND_SCRIPT_CALL:
     case COMMAND_OTHER: break;
     }
+    bool cluster = cluster_of(d)->slots != NULL;
+    if (cluster && r->command->id == COMMAND_CLIENT_TRACKING) {
+        /* One node would tell of its own keys only, and a cache that is not
+         * told of a change is wrong for good. */
+        redis_refuse(e, d, r, "not possible in a cluster through redial");
+        return true;
+    }
     if (r->command->flags & COMMAND_PRIVATE) {
-        d->session_unknown = d->session_unknown || r->command->class == CLASS_C;
+        /* In a cluster the lane moves to other nodes: what is set here are
+         * hints (CLIENT NO-EVICT), and end with it. */
+        d->session_unknown =
+            d->session_unknown || (r->command->class == CLASS_C && !cluster);
         return dispatch_private(e, d, r);
     }
     if (r->command->flags & COMMAND_BLOCKING) {

@@ -107,6 +107,9 @@ struct endpoint *redis_endpoint(struct engine *e,
         redis_find_slot(e, r);
     }
     if (c->topology->n_primaries == 0) {
+        if (redis_wants_all_nodes(r) && !r->fragment) {
+            return c->endpoints[0]; /* it waits until they are known */
+        }
         return without_topology(c, d, r->slot == SLOT_NONE);
     }
     if (r->slot != SLOT_NONE) {
@@ -250,7 +253,7 @@ static bool carries_requests(const struct upstream *u)
 bool redis_follow(struct engine *e, struct downstream *d, struct request *r)
 {
     const struct cluster *c = cluster_of(d);
-    if (c->slots == NULL || !r->own_lane || r->in_block || d->lane == NULL) {
+    if (c->slots == NULL || !r->own_lane || r->in_block) {
         return true;
     }
     if (r->first_watch) {
@@ -258,8 +261,8 @@ bool redis_follow(struct engine *e, struct downstream *d, struct request *r)
     }
     struct endpoint *p = redis_endpoint(e, d, r);
     bool moved = true;
-    if (d->lane->endpoint != p && !lane_is_held(d) &&
-        !carries_requests(d->lane)) {
+    if (d->lane == NULL || (d->lane->endpoint != p && !lane_is_held(d) &&
+                            !carries_requests(d->lane))) {
         downstream_disown(e, d);
         moved = open_private(e, d, r, p) == LANE_READY;
     }

@@ -485,6 +485,7 @@ bool redis_getname(struct engine *e, struct downstream *d, struct request *r)
     bool plain = args.argc == 2;
     request_args_fini(e, &args);
     if (!plain || redis_unauthenticated(d) || is_private(d)) {
+        r->own_lane = is_private(d);
         return forward(e, d, r);
     }
     if (s->name.data == NULL || s->name.len == 0) {
@@ -536,5 +537,6 @@ static void accept_setinfo(struct engine *e,
 bool redis_setinfo(struct engine *e, struct downstream *d, struct request *r)
 {
     r->task = is_private(d) ? TASK_FORWARD : TASK_SETINFO;
+    r->own_lane = is_private(d);
     return forward(e, d, r);
 }

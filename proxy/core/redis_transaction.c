@@ -230,7 +230,11 @@ static bool in_owed_block(struct engine *e,
                           struct request *r)
 {
     enum command_id id = r->command != NULL ? r->command->id : COMMAND_OTHER;
-    if (id != COMMAND_EXEC && id != COMMAND_DISCARD) {
+    if (d->n_open > 0) {
+        return false; /* what is refused on another lane must not be tried again
+                         inside of the block */
+    }
+    if ((id != COMMAND_EXEC && id != COMMAND_DISCARD) || !redis_is_bare(e, r)) {
         return send_owed_multi(e, d, r);
     }
     d->multi_owed = false;
@@ -312,12 +316,20 @@ bool redis_multi(struct engine *e, struct downstream *d, struct request *r)
         downstream_answer_text(e, r, "+OK\r\n");
         return true;
     }
-    if (cluster_of(d)->slots != NULL && !d->watching) {
+    if (cluster_of(d)->slots != NULL && !d->watching &&
+        !redis_unauthenticated(d)) {
+        if (!redis_is_bare(e, r)) {
+            redis_submit(e, d, r); /* the server has the words for it */
+            return true;
+        }
         d->block = BLOCK_OPEN;
         d->multi_owed = true;
         cluster_of(d)->stats.local_replies++;
         downstream_answer_text(e, r, "+OK\r\n");
         return true;
+    }
+    if (cluster_of(d)->slots != NULL && d->n_open > 0) {
+        return false;
     }
     enum lane_answer lane = redis_want_private(e, d, r);
     if (lane == LANE_READY) {

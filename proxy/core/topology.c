@@ -148,15 +148,19 @@ static bool is_silent(const struct engine *e,
 static struct upstream *lane_to_ask(const struct engine *e,
                                     const struct endpoint *p)
 {
+    struct upstream *other = NULL;
     LIST_FOR_EACH (node, &p->lanes) {
         struct upstream *u = CONTAINER_OF(node, struct upstream, endpoint_node);
         if (u->state == UPSTREAM_UP && u->owner == NULL &&
             !u->unauthenticated && upstream_has_room(u) &&
             !is_silent(e, u, ANSWER_TIMEOUT_US / 2)) {
-            return u;
+            if (u->set == p->cluster->base) {
+                return u;
+            }
+            other = u; /* of clients, whose user may be permitted less */
         }
     }
-    return NULL;
+    return other;
 }
 
 static bool say(struct engine *e,

@@ -293,6 +293,26 @@ static struct endpoint *endpoint_of(struct engine *e,
     return topology_endpoint(e, c, &address);
 }
 
+/* A number for the shard of node that does not depend on the view: a hash of
+ * its primary's name. */
+static uint32_t shard_name(const struct view *v, const struct view_node *node)
+{
+    const struct view_node *primary = node;
+    for (uint32_t i = 0; i < v->n_nodes; i++) {
+        if (v->nodes[i].shard == node->shard &&
+            v->nodes[i].role == NODE_PRIMARY && v->nodes[i].online) {
+            primary = &v->nodes[i];
+            break;
+        }
+    }
+    const char *name = primary->id[0] != '\0' ? primary->id : primary->host;
+    uint32_t hash = 0x811c9dc5u ^ (primary->id[0] != '\0' ? 0 : primary->port);
+    for (; *name != '\0'; name++) {
+        hash = (hash ^ (uint8_t)*name) * 0x01000193u;
+    }
+    return hash;
+}
+
 /* Take over what one view says of its nodes. */
 static void note_nodes(struct engine *e,
                        struct cluster *c,
@@ -309,7 +329,7 @@ static void note_nodes(struct engine *e,
         memcpy(p->zone, node->zone, sizeof(p->zone));
         p->near = endpoint_zone_is_near(c, &p->address, p->zone);
         p->online = node->online;
-        p->shard = node->shard;
+        p->shard = shard_name(a->view, node);
         p->said_role = (uint8_t)node->role;
     }
 }
@@ -330,7 +350,7 @@ void topology_set_role(struct engine *e,
         LIST_FOR_EACH (node, &p->lanes) {
             struct upstream *u =
                 CONTAINER_OF(node, struct upstream, endpoint_node);
-            if (u->state == UPSTREAM_UP) {
+            if (u->state == UPSTREAM_UP && u->set != NULL) {
                 upstream_read_only(e, u);
             }
         }

@@ -182,6 +182,11 @@ static struct node *best_replica(struct world *w, const struct node *n)
     return best;
 }
 
+bool cluster_is_quiet(const struct cluster_model *cl)
+{
+    return settled(cl) && !is_moving(cl);
+}
+
 static bool may_fail_over(const struct cluster_model *cl, const struct node *n)
 {
     return n->member && !n->replica && !n->doomed && settled(cl) &&

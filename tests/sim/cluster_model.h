@@ -156,4 +156,7 @@ uint16_t model_slot(struct span key);
 /* As it is said in MOVED and by CLUSTER: host, or nothing. */
 const char *node_host(const struct cluster_model *cl, const struct node *n);
 
+/* cluster_faults.c: all nodes know the same, and no slot is moving. */
+bool cluster_is_quiet(const struct cluster_model *cl);
+
 #endif

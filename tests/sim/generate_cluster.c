@@ -194,7 +194,8 @@ static void draft_scan(struct world *w, struct client *c, struct draft *d)
     if (!c->scanning) {
         c->scanning = true;
         c->scan_seen = 0;
-        c->scan_upheavals = cl->upheavals;
+        /* While slots are on their way a walk may miss keys. */
+        c->scan_upheavals = cluster_is_quiet(cl) ? cl->upheavals : UINT64_MAX;
         snprintf(c->scan_cursor, sizeof c->scan_cursor, "0");
     }
     c->scan_waits = true;

@@ -571,6 +571,22 @@ static bool is_behind(struct world *w, const struct request_record *r)
     return false;
 }
 
+/* Something that concerns all keys, or keys that are not told apart, was sent
+ * behind r: to run r after it would change their order (redis.md §4 rule 6). */
+static bool all_keys_behind(const struct world *w,
+                            const struct request_record *r)
+{
+    for (size_t i = 0; i < w->history->n; i++) {
+        const struct request_record *q = &w->history->records[i];
+        bool later = q->client == r->client && q->index > r->index;
+        if (later && (!q->tracked || q->keys[0] == NO_KEY) &&
+            q->class != CLASS_C) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Where the keys are is not the client's business. */
 static void check_redirect_shown(struct world *w,
                                  const struct request_record *r,
@@ -587,9 +603,10 @@ static void check_redirect_shown(struct world *w,
     bool late = r->arrived_us < UINT64_MAX &&
                 w->now_us + w->upstream->backoff_cap_us >=
                     r->arrived_us + w->upstream->deadline_us;
-    bool may = late || w->draining || is_behind(w, r) || r->n_parts > 0 ||
-               !w->upstream->retry || w->settings.transactions ||
-               r->class == CLASS_BN || w->counts.hostile > 0;
+    bool may = late || w->draining || is_behind(w, r) ||
+               all_keys_behind(w, r) || r->n_parts > 0 || !w->upstream->retry ||
+               w->settings.transactions || r->class == CLASS_BN ||
+               w->counts.hostile > 0;
     for (size_t i = 0; i < sizeof passing / sizeof passing[0] && !may; i++) {
         if (starts(reply, passing[i])) {
             world_violate(w,
