@@ -5,6 +5,7 @@
 
 #include "proxy/core/input.h"
 #include "proxy/core/lane_set.h"
+#include "proxy/core/redis_gather.h"
 #include "proxy/core/state.h"
 
 const struct session *downstream_session(const struct engine *e,
@@ -608,6 +609,9 @@ void downstream_recall(struct engine *e, struct downstream *d)
         struct request *r = CONTAINER_OF(node, struct request, arrival);
         if (r->state != REQUEST_READY) {
             continue;
+        }
+        if (!gather_explode_waiting(e, r)) {
+            return; /* d is closed */
         }
         upstream_unhold(e, r->upstream, r);
         request_move(r, REQUEST_NEW);
