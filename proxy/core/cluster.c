@@ -183,15 +183,6 @@ void cluster_reroute_later(struct engine *e, struct cluster *c)
     e->reroute = true;
 }
 
-/* Take back what d has waiting, in its order: r among it can be taken apart
- * now. */
-static void take_back(struct engine *e, struct downstream *d, struct request *r)
-{
-    r->judged = false;
-    downstream_recall(e, d);
-    downstream_later(e, d);
-}
-
 /* A request that waits for the topology as a whole, and need not any more; or
  * NULL. */
 static struct request *whole_one(const struct upstream *u)
@@ -215,7 +206,12 @@ static void reroute_lane(struct engine *e, struct upstream *u)
 {
     struct request *whole;
     while ((whole = whole_one(u)) != NULL) {
-        take_back(e, whole->downstream, whole);
+        struct downstream *d = whole->downstream;
+        downstream_recall(e, d); /* it can be taken apart now */
+        downstream_later(e, d);
+        if (downstream_gone(d)) {
+            break; /* without memory */
+        }
     }
     for (struct list_node *node = u->waiting.next, *next; node != &u->waiting;
          node = next) {
