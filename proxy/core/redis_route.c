@@ -144,7 +144,8 @@ struct upstream *redis_lane(struct engine *e,
         return d->lane;
     }
     struct endpoint *p = redis_endpoint(e, d, r);
-    if (d->lane != NULL && d->lane->endpoint == p) {
+    bool whole = p->limbo && redis_wants_all_nodes(r) && !r->fragment;
+    if (d->lane != NULL && d->lane->endpoint == p && !whole) {
         return d->lane; /* in order with what it says there */
     }
     if (d->shared == NULL && !redis_bind_shared(e, d)) {
