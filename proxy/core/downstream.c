@@ -614,9 +614,6 @@ void downstream_recall(struct engine *e, struct downstream *d)
             return; /* d is closed */
         }
         upstream_unhold(e, r->upstream, r);
-        if (redis_wants_all_nodes(r) && !r->fragment) {
-            r->judged = false; /* it only waited to be taken apart */
-        }
         request_move(r, REQUEST_NEW);
         r->open = false;
         d->n_open--;

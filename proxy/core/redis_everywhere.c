@@ -14,6 +14,21 @@ enum {
 
 /* ---- the primaries ------------------------------------------------------------- */
 
+enum {
+    LAYOUT_BITS = 6
+};
+
+/* How the slots are divided, whoever has them: 1 to 2^LAYOUT_BITS - 1. nodes
+ * holds 1 + the lowest slot of each. */
+static uint8_t layout_of(const struct gather_tables *t, const struct cluster *c)
+{
+    uint32_t hash = 0x811c9dc5u;
+    for (uint32_t s = 0; s < KEYSLOT_COUNT; s++) {
+        hash = (hash ^ t->nodes[c->slots[s]]) * 0x01000193u;
+    }
+    return (uint8_t)(1 + (hash >> 8) % ((1u << LAYOUT_BITS) - 1));
+}
+
 /* List the primaries by the lowest slot that each owns: an order that a failover
  * does not change. NULL without memory. */
 static const struct gather_tables *find_primaries(struct engine *e,
@@ -29,10 +44,11 @@ static const struct gather_tables *find_primaries(struct engine *e,
     for (uint32_t s = 0; s < KEYSLOT_COUNT; s++) {
         uint16_t node = c->slots[s];
         if (t->nodes[node] == 0 && !c->endpoints[node]->limbo) {
-            t->nodes[node] = 1;
+            t->nodes[node] = (uint16_t)(s + 1);
             t->first_slots[t->n_primaries++] = (uint16_t)s;
         }
     }
+    t->layout = layout_of(t, c);
     for (uint32_t i = 0; i < t->n_primaries; i++) {
         t->nodes[c->slots[t->first_slots[i]]] = 0;
     }
@@ -56,14 +72,16 @@ static bool refuse_memory(struct engine *e,
 /* ---- SCAN ------------------------------------------------------------------------ */
 
 /* The cursor a client is given holds the one of a node, the lowest slot of that
- * node and a hash of its name. Another node that has taken over these slots has
+ * node, how the slots were divided when the walk began, and a hash of the node's
+ * name. When slots have moved meanwhile, another walk follows: keys may have
+ * gone from a node to be walked to one that has been. Another node that has taken over these slots has
  * its keys in another order, and is walked from its beginning. In this order, as
  * some libraries make a floating-point number of a cursor: it is exact below
  * 2^53. */
 enum {
     HASH_BITS = 10,
     SLOT_BITS = 14,
-    NODE_CURSOR_BITS = 39, /* the sum is below 2^63 */
+    NODE_CURSOR_BITS = 33, /* the sum is below 2^63 */
 };
 
 static uint16_t hash_of(const struct endpoint *p)
@@ -76,9 +94,13 @@ static uint16_t hash_of(const struct endpoint *p)
     return (uint16_t)(1 + (hash >> 8) % ((1u << HASH_BITS) - 1));
 }
 
-static uint64_t cursor_join(uint64_t node_cursor, uint16_t slot, uint16_t hash)
+static uint64_t cursor_join(uint64_t node_cursor,
+                            uint16_t slot,
+                            uint8_t layout,
+                            uint16_t hash)
 {
-    return (node_cursor << SLOT_BITS | slot) << HASH_BITS | hash;
+    uint64_t place = (node_cursor << SLOT_BITS | slot) << LAYOUT_BITS | layout;
+    return place << HASH_BITS | hash;
 }
 
 /* The lowest slot of the node that owns slot now. Unowned: slot itself, which
@@ -147,9 +169,10 @@ static bool start_scan(struct engine *e,
 {
     const struct cluster *c = d->listener->cluster;
     const struct gather_tables *t = e->gather_tables;
-    uint16_t slot =
-        cursor == 0 ? t->first_slots[0]
-                    : (uint16_t)(cursor >> HASH_BITS & ((1u << SLOT_BITS) - 1));
+    uint16_t slot = cursor == 0
+                        ? t->first_slots[0]
+                        : (uint16_t)(cursor >> (LAYOUT_BITS + HASH_BITS) &
+                                     ((1u << SLOT_BITS) - 1));
     /* No node begins there any more: the one that has this slot now may have
      * keys that were not seen yet, and is walked as a whole. */
     uint16_t begins = first_slot_of_owner(t, c, slot);
@@ -160,8 +183,12 @@ static bool start_scan(struct engine *e,
     }
     g->pieces[0] = (struct gather_piece){ .slot = slot_plus(begins) };
     g->node_hash = hash_of(c->endpoints[c->slots[begins]]);
+    g->layout =
+        cursor == 0
+            ? t->layout
+            : (uint8_t)(cursor >> HASH_BITS & ((1u << LAYOUT_BITS) - 1));
     if (same && g->node_hash == (cursor & ((1u << HASH_BITS) - 1))) {
-        g->cursor = cursor >> (SLOT_BITS + HASH_BITS);
+        g->cursor = cursor >> (SLOT_BITS + LAYOUT_BITS + HASH_BITS);
     }
     struct span all = { slice_data(&r->part), r->part.len };
     if (args->copy != NULL) {
@@ -223,16 +250,23 @@ static uint64_t next_cursor(struct engine *e,
     const struct endpoint *p = c->endpoints[g->pieces[0].server];
     uint16_t hash = p == NULL ? g->node_hash : hash_of(p);
     if (hash != g->node_hash && g->cursor != 0) {
-        return cursor_join(0, slot, hash); /* another node's cursor was used */
+        return cursor_join(0, slot, g->layout,
+                           hash); /* another node's cursor was used */
     }
     if (node_cursor != 0) {
-        return cursor_join(node_cursor, slot, hash);
+        return cursor_join(node_cursor, slot, g->layout, hash);
     }
     for (uint32_t i = 0; i < t->n_primaries; i++) {
         uint16_t next = t->first_slots[i];
         if (next > slot) {
-            return cursor_join(0, next, hash_of(c->endpoints[c->slots[next]]));
+            return cursor_join(0, next, g->layout,
+                               hash_of(c->endpoints[c->slots[next]]));
         }
+    }
+    if (g->layout != t->layout && t->n_primaries > 0) {
+        uint16_t first = t->first_slots[0];
+        return cursor_join(0, first, t->layout,
+                           hash_of(c->endpoints[c->slots[first]]));
     }
     return 0;
 }

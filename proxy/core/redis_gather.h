@@ -42,7 +42,8 @@ struct gather {
     uint64_t cursor;   /* SCAN: what the node was given */
     uint32_t tries;    /* RANDOMKEY: nodes that were asked */
     uint16_t node_hash;
-    bool begun; /* the first line of the values has been made */
+    uint8_t layout; /* SCAN: of the slots when the walk began */
+    bool begun;     /* the first line of the values has been made */
 };
 
 /* A reply: what was kept of it before, and a part of a block. */
@@ -84,6 +85,7 @@ struct gather_tables {
     struct gather_key keys[GATHER_KEYS_KEPT];
     uint16_t first_slots[CLUSTER_ENDPOINTS_MAX]; /* of primaries, n_primaries */
     uint32_t n_primaries;
+    uint8_t layout;                /* of the slots among them; never 0 */
     const struct cluster *cluster; /* whose, and by which map */
     uint32_t version;
 };

@@ -438,6 +438,11 @@ bool redis_dispatch(struct engine *e, struct downstream *d, struct request *r)
         return false;
     }
     if (r->judged) { /* it waited for the lane before, and does so again */
+        bool whole = !r->in_block && !r->fragment && r->gather == NULL &&
+                     r->command != NULL && asks_several(d, r->command);
+        if (whole) {
+            return redis_gather(e, d, r); /* it can be taken apart now */
+        }
         redis_submit(e, d, r);
         return true;
     }

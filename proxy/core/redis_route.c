@@ -278,6 +278,10 @@ enum lane_answer redis_want_private(struct engine *e,
     struct cluster *c = cluster_of(d);
     r->from_replica = r->from_replica && c->slots != NULL;
     struct endpoint *p = redis_endpoint(e, d, r);
+    if (c->slots != NULL && d->n_open > 0 && d->lane != NULL &&
+        !lane_is_held(d)) {
+        return LANE_LATER; /* what is tried again would come behind it there */
+    }
     if (d->lane != NULL && (c->slots == NULL || d->lane->endpoint == p ||
                             r->slot == SLOT_NONE || lane_is_held(d))) {
         r->own_lane = true;
