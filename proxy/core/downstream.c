@@ -607,19 +607,18 @@ void downstream_recall(struct engine *e, struct downstream *d)
     struct request *first = NULL;
     LIST_FOR_EACH (node, &d->requests) {
         struct request *r = CONTAINER_OF(node, struct request, arrival);
-        if (r->state != REQUEST_READY) {
-            continue;
+        if (r->state == REQUEST_READY) {
+            if (!gather_explode_waiting(e, r)) {
+                return; /* d is closed */
+            }
+            upstream_unhold(e, r->upstream, r);
+            request_move(r, REQUEST_NEW);
+            r->open = false;
+            d->n_open--;
+            d->n_replica_open -= r->from_replica;
         }
-        if (!gather_explode_waiting(e, r)) {
-            return; /* d is closed */
-        }
-        upstream_unhold(e, r->upstream, r);
-        request_move(r, REQUEST_NEW);
-        r->open = false;
-        d->n_open--;
-        d->n_replica_open -= r->from_replica;
-        if (first == NULL) {
-            first = r;
+        if (first == NULL && r->state == REQUEST_NEW) {
+            first = r; /* perhaps one that waited for its turn before */
         }
     }
     if (first != NULL) {

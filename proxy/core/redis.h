@@ -115,6 +115,8 @@ struct endpoint *redis_endpoint(struct engine *e,
 /* redis_replica.c: whether r, of a client whose reads may go to replicas, can be
  * sent now; false: something in front of it is still on the other side. */
 bool redis_choose_side(struct downstream *d, struct request *r);
+/* Whether a replica can be reached and is near enough (replica_max_lag). */
+bool redis_replica_is_fit(const struct endpoint *p);
 /* The endpoint that answers a read of what primary owns. */
 struct endpoint *redis_reader(const struct downstream *d,
                               struct endpoint *primary);

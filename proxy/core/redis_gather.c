@@ -315,7 +315,8 @@ static void no_memory(struct engine *e, struct downstream *d)
 
 static bool only_reads(const struct gather *g)
 {
-    return !command_writes(g->parent->command, g->parent->command->class);
+    const struct command *c = g->parent->command;
+    return c->class != CLASS_A && !command_writes(c, c->class);
 }
 
 /* Every fragment has failed, or some have. */

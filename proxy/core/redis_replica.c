@@ -25,7 +25,7 @@ bool redis_choose_side(struct downstream *d, struct request *r)
     return true;
 }
 
-static bool is_fit(const struct endpoint *p)
+bool redis_replica_is_fit(const struct endpoint *p)
 {
     uint64_t limit_us = p->cluster->config->replica_max_lag_us;
     bool behind =
@@ -36,7 +36,7 @@ static bool is_fit(const struct endpoint *p)
 /* How good p is as a place to read; 0: not at all. */
 static unsigned rank(const struct endpoint *p)
 {
-    return !is_fit(p) ? 0 : p->near ? 2 : 1;
+    return !redis_replica_is_fit(p) ? 0 : p->near ? 2 : 1;
 }
 
 /* Whether p may answer reads of what primary owns. */
@@ -68,9 +68,11 @@ struct endpoint *redis_reader(const struct downstream *d,
     }
     if (best == 0) {
         c->stats.reads_without_replica++;
-        return c->config->read_from != READ_REPLICA ? primary
-               : last != NULL                       ? last
-                                                    : c->endpoints[0];
+        if (c->config->read_from != READ_REPLICA) {
+            return primary;
+        }
+        bool gone = last != NULL && last->down_since_us != 0;
+        return gone ? last : c->endpoints[0]; /* wait for one that is fit */
     }
     /* One client stays with one of them as long as it is fit: its reads do not
      * jump back in time. */

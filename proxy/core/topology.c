@@ -151,14 +151,15 @@ static struct upstream *lane_to_ask(const struct engine *e,
     struct upstream *other = NULL;
     LIST_FOR_EACH (node, &p->lanes) {
         struct upstream *u = CONTAINER_OF(node, struct upstream, endpoint_node);
-        if (u->state == UPSTREAM_UP && u->owner == NULL &&
-            !u->unauthenticated && upstream_has_room(u) &&
-            !is_silent(e, u, ANSWER_TIMEOUT_US / 2)) {
-            if (u->set == p->cluster->base) {
-                return u;
-            }
-            other = u; /* of clients, whose user may be permitted less */
+        if (u->state != UPSTREAM_UP || u->owner != NULL || u->unauthenticated ||
+            !upstream_has_room(u) || is_silent(e, u, ANSWER_TIMEOUT_US / 2)) {
+            continue;
         }
+        if (u->set == p->cluster->base && !u->untold) {
+            return u;
+        }
+        /* Others are of clients, whose user may be permitted less. */
+        other = other == NULL || (other->untold && !u->untold) ? u : other;
     }
     return other;
 }
@@ -354,15 +355,19 @@ static void take_view(struct engine *e,
     conclude_if_complete(e, t);
 }
 
-static void take_lag(struct endpoint *p, struct span reply)
+static void take_lag(struct engine *e, struct endpoint *p, struct span reply)
 {
     struct replication_info info;
     if (!replication_info_parse(reply, &info) || info.role != NODE_REPLICA) {
         return;
     }
+    bool before = redis_replica_is_fit(p);
     p->lag_known = true;
     p->link_up = info.link_up;
     p->lag_us = info.last_io_s < 0 ? 0 : (uint64_t)info.last_io_s * 1000000;
+    if (!before && redis_replica_is_fit(p)) {
+        cluster_reroute_later(e, p->cluster); /* reads may wait for it */
+    }
 }
 
 void topology_reply(struct engine *e,
@@ -373,7 +378,7 @@ void topology_reply(struct engine *e,
 {
     struct topology *t = u->endpoint->cluster->topology;
     if (step == STEP_LAG) {
-        take_lag(u->endpoint, reply);
+        take_lag(e, u->endpoint, reply);
         return;
     }
     if (t->sentinel != NULL) {
@@ -400,6 +405,7 @@ void topology_reply(struct engine *e,
         take_view(e, t, a, view_from_shards(reply, false, &error), error);
         break;
     case STEP_SLOTS:
+        u->untold = redis_error_parse(reply).kind == REDIS_ERROR_NOPERM;
         take_view(e, t, a, view_from_slots(reply, &error), error);
         break;
     case STEP_COUNT:

@@ -507,6 +507,9 @@ const char *topology_adopt(struct engine *e, struct topology *t)
     }
     bool changed = take_slots(e, t, map);
     memory_give(e->memory, map);
+    if (changed) {
+        map_changed(e, c);
+    }
     if (!list_primaries(e, t)) {
         e->stats.limit_memory++;
         return "out of memory";
@@ -520,7 +523,6 @@ const char *topology_adopt(struct engine *e, struct topology *t)
     }
     if (changed) {
         topology_trace(e, c, NULL, NULL, "adopted", t->why);
-        map_changed(e, c);
     }
     return NULL;
 }

@@ -106,6 +106,7 @@ void upstream_close_link(struct engine *e, struct upstream *u, bool tell)
     u->raw = false;
     u->streaming = false;
     u->unauthenticated = false;
+    u->untold = false;
     u->ping_sent = false;
     u->renew = false;
     u->client_id = 0;

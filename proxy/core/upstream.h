@@ -49,6 +49,7 @@ struct upstream {
     bool copies;          /* shared, of a cluster: see outbuf */
     bool raw;       /* private: replies are passed on unread (SUBSCRIBE...) */
     bool streaming; /* the head request's reply is being passed on */
+    bool untold;    /* its user may not ask for the topology */
     bool unauthenticated; /* the server wants AUTH, and nobody gave us one */
     bool answered;        /* this connection has answered a client's request */
     bool ping_sent;       /* a liveness PING is out */
