@@ -81,9 +81,11 @@ static bool seeds_read(const char *text, bool many, struct arguments *a)
 
 static bool arguments_read(int argc, char **argv, struct arguments *a)
 {
-    *a = (struct arguments){
-        .from = 1, .to = 100, .requests = REQUESTS_DEFAULT, .faults = UINT32_MAX
-    };
+    *a = (struct arguments){ .from = 1,
+                             .to = 100,
+                             .requests = REQUESTS_DEFAULT,
+                             .kind = MIXED,
+                             .faults = UINT32_MAX };
     for (int i = 1; i < argc; i++) {
         const char *value = i + 1 < argc ? argv[i + 1] : "";
         bool good = true;
