@@ -524,8 +524,8 @@ bool cluster_refuses(struct world *w,
     bool serves = false;
     if (model_arg_is(m, 0, "EXEC")) {
         touch_queued(&t, c);
-    } else {
-        touch(&t, m);
+    } else if (!model_arg_is(m, 0, "SCAN") && !model_arg_is(m, 0, "KEYS")) {
+        touch(&t, m); /* what these are given is no key */
     }
     if (t.n == 0) {
         return false;
