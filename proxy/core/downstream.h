@@ -33,16 +33,16 @@ enum block_state {
 
 struct downstream {
     struct conn conn;
-    struct listener *listener;     /* borrowed */
-    struct downstream *work_next;  /* in engine->work */
-    struct list_node requests;     /* in order of arrival */
-    struct request *undispatched;  /* the first that waits for its turn: it and
+    struct listener *listener;    /* borrowed */
+    struct downstream *work_next; /* in engine->work */
+    struct list_node requests;    /* in order of arrival */
+    struct request *undispatched; /* the first that waits for its turn: it and
                                       all behind it are NEW; NULL: none */
-    struct upstream *lane;         /* its own one; NULL: none */
-    struct lane_set *shared;       /* borrowed; NULL: none joined yet */
-    struct session *session;       /* owned; NULL: has said nothing */
-    struct session *session_next;  /* owned; asked for, not yet accepted */
-    struct input *input;           /* owned; NULL: nothing half read */
+    struct upstream *lane;        /* its own one; NULL: none */
+    struct lane_set *shared;      /* borrowed; NULL: none joined yet */
+    struct session *session;      /* owned; NULL: has said nothing */
+    struct session *session_next; /* owned; asked for, not yet accepted */
+    struct input *input;          /* owned; NULL: nothing half read */
     uint64_t unwritten; /* bytes of replies the kernel has not taken */
     uint64_t held;      /* bytes of replies that wait for their turn */
     uint64_t gathered;  /* bytes of replies to fragments */

@@ -61,8 +61,8 @@ struct cluster_state; /* node_state.h */
 /* Copy what is known of the servers of upstream i. out has room, and the sizes
  * of it; the rest is overwritten. */
 void engine_cluster_state(const struct engine *e,
-                           size_t i,
-                           struct cluster_state *out);
+                          size_t i,
+                          struct cluster_state *out);
 
 /* Whether upstream i has a server connection that is up. */
 bool engine_upstream_ready(const struct engine *e, size_t i);

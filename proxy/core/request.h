@@ -67,31 +67,31 @@ struct request {
     uint64_t sent_end;  /* position in the lane's stream behind its last byte */
     uint64_t sent_us;
     uint64_t arrived_us;
-    uint64_t deadline_us; /* no attempt starts after it */
-    uint64_t patience_us; /* for its reply, once sent; 0: no limit */
-    uint64_t size;        /* bytes of the request */
+    uint64_t deadline_us;  /* no attempt starts after it */
+    uint64_t patience_us;  /* for its reply, once sent; 0: no limit */
+    uint64_t size;         /* bytes of the request */
     struct gather *gather; /* SPLIT: owned; fragment: borrowed; else NULL */
     uint32_t piece;        /* fragment: the first one that is unanswered */
     uint32_t pieces_more;  /* replies that come besides one */
-    uint16_t slot;        /* 1 + that of its first key (cluster), or one of
+    uint16_t slot;         /* 1 + that of its first key (cluster), or one of
                              the names below */
-    uint16_t node;        /* index of the endpoint it is redirected to; 0: by
+    uint16_t node;         /* index of the endpoint it is redirected to; 0: by
                              its slot */
-    uint16_t server;      /* index of the endpoint it was last given to */
-    uint8_t hops;         /* redirects in a row */
-    uint32_t replays;     /* after AMBIGUOUS, so far */
-    uint32_t attempts;    /* times it was sent */
-    uint8_t state;        /* enum request_state */
-    uint8_t task;         /* enum request_task */
-    uint8_t step;         /* TASK_HANDSHAKE: which */
-    bool fragment;        /* of another request, which waits behind it */
-    bool own_lane;        /* goes over its client's own lane */
-    bool from_replica;    /* a replica may answer it */
-    bool avoid_replica;   /* one has refused it */
-    bool asking;          /* ASKING goes before it */
-    bool open;            /* counted in downstream->n_open */
-    bool quiet;           /* CLIENT REPLY OFF or SKIP: no reply to the client */
-    bool ambiguous;       /* an attempt was sent and never answered */
+    uint16_t server;       /* index of the endpoint it was last given to */
+    uint8_t hops;          /* redirects in a row */
+    uint32_t replays;      /* after AMBIGUOUS, so far */
+    uint32_t attempts;     /* times it was sent */
+    uint8_t state;         /* enum request_state */
+    uint8_t task;          /* enum request_task */
+    uint8_t step;          /* TASK_HANDSHAKE: which */
+    bool fragment;         /* of another request, which waits behind it */
+    bool own_lane;         /* goes over its client's own lane */
+    bool from_replica;     /* a replica may answer it */
+    bool avoid_replica;    /* one has refused it */
+    bool asking;           /* ASKING goes before it */
+    bool open;             /* counted in downstream->n_open */
+    bool quiet;         /* CLIENT REPLY OFF or SKIP: no reply to the client */
+    bool ambiguous;     /* an attempt was sent and never answered */
     bool overtaken;     /* SETTLING: a later one on the same key took effect */
     bool opens_block;   /* the MULTI that began it */
     bool owed;          /* a MULTI that its client has had the answer to */

@@ -45,9 +45,9 @@ struct engine {
     struct list_node closed_lanes; /* freed once all actions are taken */
     struct pool requests;
     struct gather_tables *gather_tables; /* owned; NULL: not needed yet */
-    struct listener *listeners;     /* owned, config->n_listeners */
-    struct cluster *clusters;       /* owned, config->n_upstreams */
-    struct command_scanner scanner; /* for commands that arrive whole */
+    struct listener *listeners;          /* owned, config->n_listeners */
+    struct cluster *clusters;            /* owned, config->n_upstreams */
+    struct command_scanner scanner;      /* for commands that arrive whole */
     struct engine_stats stats;
     uint32_t n_downstreams;
     uint32_t n_upstreams;
