@@ -426,14 +426,15 @@ static inline const uint8_t *value_end(const uint8_t *p, const uint8_t *end)
         return NULL;
     }
     if (p[1] == '-') {
-        return p + 5; /* "$-1" */
+        return memcmp(p + 2, "1\r\n", 3) == 0 ? p + 5 : NULL;
     }
     struct number_line n = number_line(p + 1, end);
     if (n.end == NULL || n.number > OUT_MAX ||
         (size_t)(end - n.end) < n.number + 4) {
         return NULL;
     }
-    return n.end + 2 + n.number + 2;
+    const uint8_t *behind = n.end + 2 + n.number;
+    return behind[0] == '\r' && behind[1] == '\n' ? behind + 2 : NULL;
 }
 
 size_t split_quick(struct gather *g,
