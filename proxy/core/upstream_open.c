@@ -220,12 +220,25 @@ void upstream_connected(struct engine *e, struct upstream *u, int error)
 
 /* ---- a primary behind the name ------------------------------------------------- */
 
+/* Parts of a transaction, whose other parts may be at the server already. */
+static bool has_block(const struct list_node *list)
+{
+    LIST_FOR_EACH (node, list) {
+        const struct request *r = CONTAINER_OF(node, struct request, place);
+        if (r->in_block) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* What lives in a client's own lane cannot be had from another connection. */
 static bool holds_state(const struct upstream *u)
 {
     const struct downstream *d = u->owner;
     return d != NULL && (u->raw || d->entering_raw || d->block != BLOCK_NONE ||
-                         d->watching || d->session_unknown);
+                         d->watching || d->session_unknown ||
+                         has_block(&u->in_flight) || has_block(&u->waiting));
 }
 
 void upstream_seek_primary(struct engine *e, struct upstream *u)
