@@ -5,6 +5,17 @@
 
 #include "proxy/core/state.h"
 
+uint32_t node_hash(const char *id, const char *host, uint16_t port)
+{
+    bool known = id[0] != '\0';
+    const char *name = known ? id : host;
+    uint32_t hash = 0x811c9dc5u ^ (known ? 0 : port); /* FNV-1a */
+    for (; *name != '\0'; name++) {
+        hash = (hash ^ (uint8_t)*name) * 0x01000193u;
+    }
+    return hash;
+}
+
 void endpoint_init(struct endpoint *p,
                    struct cluster *c,
                    const struct address *address)

@@ -54,6 +54,10 @@ struct endpoint {
                                    0: not measured */
 };
 
+/* A number for a node that every worker and every run makes alike: of its id,
+ * or of its address while that is not known. */
+uint32_t node_hash(const char *id, const char *host, uint16_t port);
+
 void endpoint_init(struct endpoint *p,
                    struct cluster *c,
                    const struct address *address);

@@ -140,6 +140,9 @@ bool redis_follow(struct engine *e, struct downstream *d, struct request *r);
 void redis_send(struct engine *e, struct downstream *d, struct request *r);
 /* Find the slot of r's first key, if that has not been done. */
 void redis_find_slot(struct engine *e, struct request *r);
+/* Something of d lives in its own lane and cannot be had from another one: a
+ * block, a watch, a subscription. d has one. */
+bool redis_lane_is_held(const struct downstream *d);
 /* The server wants a password, and nobody has given one. */
 bool redis_unauthenticated(const struct downstream *d);
 

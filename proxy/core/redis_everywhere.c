@@ -86,11 +86,7 @@ enum {
 
 static uint16_t hash_of(const struct endpoint *p)
 {
-    const char *name = p->id[0] != '\0' ? p->id : p->address.host;
-    uint32_t hash = 0x811c9dc5u ^ (p->id[0] != '\0' ? 0 : p->address.port);
-    for (; *name != '\0'; name++) {
-        hash = (hash ^ (uint8_t)*name) * 0x01000193u;
-    }
+    uint32_t hash = node_hash(p->id, p->address.host, p->address.port);
     return (uint16_t)(1 + (hash >> 8) % ((1u << HASH_BITS) - 1));
 }
 

@@ -208,8 +208,7 @@ bool redis_unauthenticated(const struct downstream *d)
     return false;
 }
 
-/* Something of the client lives in its own lane. */
-static bool lane_is_held(const struct downstream *d)
+bool redis_lane_is_held(const struct downstream *d)
 {
     return (d->block != BLOCK_NONE && !d->multi_owed) || d->watching ||
            d->session_unknown || d->entering_raw || d->lane->raw;
@@ -262,7 +261,7 @@ bool redis_follow(struct engine *e, struct downstream *d, struct request *r)
     }
     struct endpoint *p = redis_endpoint(e, d, r);
     bool moved = true;
-    if (d->lane == NULL || (d->lane->endpoint != p && !lane_is_held(d) &&
+    if (d->lane == NULL || (d->lane->endpoint != p && !redis_lane_is_held(d) &&
                             !carries_requests(d->lane))) {
         downstream_disown(e, d);
         moved = open_private(e, d, r, p) == LANE_READY;
@@ -279,11 +278,11 @@ enum lane_answer redis_want_private(struct engine *e,
     r->from_replica = r->from_replica && c->slots != NULL;
     struct endpoint *p = redis_endpoint(e, d, r);
     if (c->slots != NULL && d->n_open > 0 && d->lane != NULL &&
-        !lane_is_held(d)) {
+        !redis_lane_is_held(d)) {
         return LANE_LATER; /* what is tried again would come behind it there */
     }
     if (d->lane != NULL && (c->slots == NULL || d->lane->endpoint == p ||
-                            r->slot == SLOT_NONE || lane_is_held(d))) {
+                            r->slot == SLOT_NONE || redis_lane_is_held(d))) {
         r->own_lane = true;
         return LANE_READY;
     }

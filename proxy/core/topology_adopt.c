@@ -305,12 +305,7 @@ static uint32_t shard_name(const struct view *v, const struct view_node *node)
             break;
         }
     }
-    const char *name = primary->id[0] != '\0' ? primary->id : primary->host;
-    uint32_t hash = 0x811c9dc5u ^ (primary->id[0] != '\0' ? 0 : primary->port);
-    for (; *name != '\0'; name++) {
-        hash = (hash ^ (uint8_t)*name) * 0x01000193u;
-    }
-    return hash;
+    return node_hash(primary->id, primary->host, primary->port);
 }
 
 /* Take over what one view says of its nodes. */

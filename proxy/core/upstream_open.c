@@ -236,9 +236,8 @@ static bool has_block(const struct list_node *list)
 static bool holds_state(const struct upstream *u)
 {
     const struct downstream *d = u->owner;
-    return d != NULL && (u->raw || d->entering_raw || d->block != BLOCK_NONE ||
-                         d->watching || d->session_unknown ||
-                         has_block(&u->in_flight) || has_block(&u->waiting));
+    return d != NULL && (redis_lane_is_held(d) || has_block(&u->in_flight) ||
+                         has_block(&u->waiting));
 }
 
 void upstream_seek_primary(struct engine *e, struct upstream *u)
