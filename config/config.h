@@ -8,6 +8,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "config/grpc_config.h"
+
 enum {
     ADDRESS_HOST_MAX = 255
 };
@@ -30,8 +32,16 @@ void address_format(const struct address *a, char *text);
 
 enum upstream_type {
     UPSTREAM_STANDALONE,
-    UPSTREAM_CLUSTER, /* redis.md §9 */
-    UPSTREAM_SENTINEL /* redis.md §10 */
+    UPSTREAM_CLUSTER,  /* redis.md §9 */
+    UPSTREAM_SENTINEL, /* redis.md §10 */
+    UPSTREAM_GRPC      /* grpc.md */
+};
+
+/* What the clients of a listener speak. */
+enum listener_protocol {
+    LISTENER_REDIS,
+    LISTENER_GRPC,
+    LISTENER_AUTO /* told apart by their first bytes */
 };
 
 /* Which servers answer read-only commands (redis.md §9). */
@@ -199,6 +209,8 @@ struct upstream_config {
     uint32_t redirects_max;
     uint32_t node_retries; /* failed connects after which a round ends */
     int64_t cluster_error_retry_attempts; /* rounds; -1: until the deadline */
+
+    struct grpc_config grpc; /* type = grpc */
 };
 
 /* A section [listener NAME]. */
@@ -207,7 +219,11 @@ struct listener_config {
     struct address address;
     struct address announce; /* what cluster clients are told; an empty host:
                                 the address itself */
+    enum listener_protocol protocol;
     const struct upstream_config *upstream; /* borrowed from the same config */
+    const struct upstream_config
+        *grpc_upstream; /* with auto: of clients that speak HTTP/2; with grpc
+                           the same as upstream; else NULL */
     bool bind_public;   /* an address beyond loopback is meant */
     uint32_t unix_mode; /* permission bits of a Unix socket */
     enum auth_mode auth;
@@ -222,6 +238,7 @@ struct listener_config {
     uint64_t idle_timeout_us;  /* 0: never */
     uint64_t stall_timeout_us; /* a client that takes no byte of its replies */
     uint32_t accept_backlog;
+    struct grpc_listener_config grpc; /* protocol = grpc or auto */
 };
 
 /* Sections [redial], [admin], [log] and [tcp]. */
@@ -239,6 +256,7 @@ struct process_config {
     uint64_t keepalive_idle_us, keepalive_interval_us;
     uint32_t keepalive_probes;
     uint64_t user_timeout_us; /* TCP_USER_TIMEOUT */
+    struct grpc_process_config grpc;
 };
 
 /* What a process was told. Shared and never changed after loading. */
