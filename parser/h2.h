@@ -191,19 +191,28 @@ struct h2_handler {
     void (*control)(struct h2 *h, bool empty_data);
 };
 
-/* Where memory comes from; must outlive the last block of a session. */
+/* Where memory comes from. alloc returns NULL when there is none; free accepts
+ * what alloc gave. */
 struct h2_allocator {
     void *(*alloc)(void *context, size_t size);
     void (*free)(void *context, void *block);
     void *context;
 };
 
+/* The memory of all sessions of one engine: small pieces come from free lists,
+ * in slabs that stay until the end; large ones from the allocator itself. */
+struct h2_memory;
+/* allocator is copied; NULL means malloc and free. NULL: no memory. */
+struct h2_memory *h2_memory_new(const struct h2_allocator *allocator);
+/* After the last session has been freed and the last block given back. */
+void h2_memory_free(struct h2_memory *m);
+
 struct h2_options {
     enum h2_role role;
-    const struct h2_handler *handler;     /* borrowed, static */
-    void *owner;                          /* h2_owner() */
-    const struct h2_allocator *allocator; /* borrowed; NULL: malloc */
-    uint32_t max_streams;                 /* server: of the peer */
+    const struct h2_handler *handler; /* borrowed, static */
+    void *owner;                      /* h2_owner() */
+    struct h2_memory *memory;         /* borrowed */
+    uint32_t max_streams;             /* server: of the peer */
     uint32_t stream_window, connection_window;
     uint32_t max_header_list_size;
     uint32_t reset_burst, reset_rate; /* server: stream_reset_rate_limit; 0:
