@@ -49,7 +49,7 @@ def print_overview(f):
                     ".2f",
                 ),
                 slashed(
-                    (f.ratio(name, "direct", p, "redis_us") for p in PIPELINES),
+                    (f.ratio(name, "direct", p, "server_us") for p in PIPELINES),
                     ".2f",
                 ),
                 slashed(
@@ -103,7 +103,7 @@ def goals(f):
     for pipeline, limit in {1: 0.80, 16: 0.75}.items():
         value = f.ratio(name, "direct", pipeline, "rps")
         yield f"req/s ×direct P={pipeline}", value, limit, False
-    value = f.ratio(name, "direct", 1, "redis_us")
+    value = f.ratio(name, "direct", 1, "server_us")
     yield "redis CPU ×direct P=1", value, 0.6, True
     value = f.added_us(name) - f.added_us("relay")
     yield "added p50 over relay, µs", value, 2.0, True
@@ -199,27 +199,7 @@ def smoke(args, folder):
     for pipeline, limit in SMOKE_SYSCALLS_MAX.items():
         checks.append(("syscalls", pipeline, f.syscalls, limit))
 
-    rows = []
-    failed = 0
-    for text, pipeline, values, limit in checks:
-        if ("redial", pipeline) not in values:
-            continue
-        value = values["redial", pipeline]
-        failed += value > limit
-        rows.append(
-            [
-                f"{text} P={pipeline}",
-                f"{values['relay', pipeline]:,.2f}",
-                f"{value:,.2f}",
-                f"≤ {limit:,}",
-                "ok" if value <= limit else "TOO MUCH",
-            ]
-        )
-    table(["per request", "relay", "redial", "allowed", ""], rows)
-    if not rows:
-        note("neither valgrind nor strace: nothing was measured")
-        return 1
-    return 1 if failed else 0
+    return figures.print_checks(checks, "per request")
 
 
 def profiles(args, folder):

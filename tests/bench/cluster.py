@@ -173,7 +173,7 @@ def print_overview(f):
                     (f.mean(name, p, "proxy_us") for p in PIPELINES), ".2f"
                 ),
                 slashed(
-                    (f.ratio(name, DIRECT, p, "redis_us") for p in PIPELINES),
+                    (f.ratio(name, DIRECT, p, "server_us") for p in PIPELINES),
                     ".2f",
                 ),
                 slashed(
@@ -203,7 +203,7 @@ def print_mget(f, instructions):
                 f"{f.ratio(name, DIRECT, 1, 'rps', mget):.2f}",
                 f"{f.ratio(name, ALONE, 1, 'rps', mget):.2f}",
                 f"{proxy:.1f}" if proxy else "",
-                f"{f.mean(name, 1, 'redis_us', mget):.1f}",
+                f"{f.mean(name, 1, 'server_us', mget):.1f}",
                 slashed([instructions.get((name, 1))], ",.0f"),
             ]
         )

@@ -20,15 +20,22 @@ def median_of(samples, attribute):
     return statistics.median(getattr(s, attribute) for s in samples)
 
 
+def title(operation, pipeline):
+    """A shape of load has a name instead of a number of requests."""
+    if isinstance(pipeline, str):
+        return f"{operation} {pipeline}"
+    return f"{operation} P={pipeline}"
+
+
 class Sample:
     """One run of the load through one target."""
 
-    def __init__(self, load, requests, proxy_ns, redis_ns):
+    def __init__(self, load, requests, proxy_ns, server_ns):
         self.rps = load.rps
         self.p50_ms = load.p50_ms
         self.p99_ms = load.p99_ms
         self.proxy_us = proxy_ns / requests / 1000
-        self.redis_us = redis_ns / requests / 1000
+        self.server_us = server_ns / requests / 1000
 
 
 class Way:
@@ -45,22 +52,23 @@ class Way:
         return self.process.cpu_ns() if self.process else 0
 
 
-def run_load(way, operation, pipeline, requests):
-    redis_before = way.servers.cpu_ns()
+def run_load(way, load, operation, pipeline, requests):
+    servers_before = way.servers.cpu_ns()
     before = way.proxy_ns()
-    load = measure.load(way.port, operation, pipeline, requests, way.client)
+    seen = load(way.port, operation, pipeline, requests, way.client)
     after = way.proxy_ns()
-    redis_after = way.servers.cpu_ns()
-    return Sample(load, requests, after - before, redis_after - redis_before)
+    servers_ns = way.servers.cpu_ns() - servers_before
+    return Sample(seen, requests, after - before, servers_ns)
 
 
-def throughput(ways, operation, pipeline, requests, rounds):
+def throughput(ways, operation, pipeline, requests, rounds, load=measure.load):
     """name -> samples. The ways take turns."""
     samples = {name: [] for name in ways}
     for number in range(rounds):
-        note(f"load {operation} P={pipeline} round {number + 1}")
+        note(f"load {title(operation, pipeline)} round {number + 1}")
         for name, way in ways.items():
-            samples[name].append(run_load(way, operation, pipeline, requests))
+            sample = run_load(way, load, operation, pipeline, requests)
+            samples[name].append(sample)
     return samples
 
 
@@ -131,7 +139,7 @@ def print_loads(f):
                     f"{median_of(samples, 'p50_ms'):.3f}",
                     f"{median_of(samples, 'p99_ms'):.3f}",
                     f"{proxy:.2f}" if proxy else "",
-                    f"{median_of(samples, 'redis_us'):.2f}",
+                    f"{median_of(samples, 'server_us'):.2f}",
                 ]
             )
     head = ["load", "through", "req/s", "p50 ms", "p99 ms"]
@@ -154,7 +162,32 @@ def print_goals(goals):
     table(["redial", "measured", "goal", "reached"], rows)
 
 
-def print_machine(found):
+def print_checks(checks, unit):
+    """checks: (figure, pipeline, values, limit)... Returns the exit status: 1
+    when redial needs more of something, or when nothing was measured."""
+    rows = []
+    failed = 0
+    for text, pipeline, values, limit in checks:
+        if ("redial", pipeline) not in values:
+            continue
+        value = values["redial", pipeline]
+        failed += value > limit
+        rows.append(
+            [
+                title(text, pipeline),
+                f"{values['relay', pipeline]:,.2f}",
+                f"{value:,.2f}",
+                f"≤ {limit:,}",
+                "ok" if value <= limit else "TOO MUCH",
+            ]
+        )
+    table([unit, "relay", "redial", "allowed", ""], rows)
+    if not rows:
+        note("neither valgrind nor strace: nothing was measured")
+    return 1 if failed or not rows else 0
+
+
+def print_machine(found, text=None):
     model = "unknown CPU"
     with open("/proc/cpuinfo") as f:
         for line in f:
@@ -162,10 +195,12 @@ def print_machine(found):
                 model = line.split(":", 1)[1].strip()
                 break
     release = platform.release().split("-")[0]
-    print(
-        f"{os.cpu_count()} × {model}, Linux {release}. "
+    text = text or (
         f"{measure.CLIENTS} connections, {measure.VALUE_BYTES}-byte values, "
-        f"{measure.KEYS:,} keys, one worker each."
+        f"{measure.KEYS:,} keys"
+    )
+    print(
+        f"{os.cpu_count()} × {model}, Linux {release}. {text}, one worker each."
     )
     print()
     for target in found:
@@ -187,7 +222,7 @@ def count(into, tool, function, target, folder, loads):
         note(f"{tool} is not installed: its figures are left out")
         return
     for pipeline, operations, requests in loads:
-        note(f"{tool} {target.name} {'/'.join(operations)} P={pipeline}")
+        note(f"{tool} {target.name} {title('/'.join(operations), pipeline)}")
         try:
             into[target.name, pipeline] = statistics.mean(
                 function(target, folder, operation, pipeline, requests)
@@ -197,12 +232,12 @@ def count(into, tool, function, target, folder, loads):
             note(f"left out: {error}")
 
 
-def print_profiles(target, folder, loads):
+def print_profiles(target, folder, loads, load=measure.load):
     """Where a proxy's instructions go. loads: (operation, pipeline,
     requests)..."""
-    for operation, pipeline, requests in loads:
-        counts = measure.profile(target, folder, operation, pipeline, requests)
-        print(f"{operation} P={pipeline}, instructions per request\n")
+    for *what, requests in loads:
+        counts = measure.profile(target, folder, *what, requests, load)
+        print(f"{title(*what)}, instructions per request\n")
         for counter in counts:
             for name, value in counter.most_common(25):
                 print(f"{value:8.1f}  {name}")

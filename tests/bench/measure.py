@@ -165,7 +165,7 @@ def check_mget(port):
         raise RuntimeError(f"wrong answer to MGET: {got[:200]}")
 
 
-def profile(target, folder, operation, pipeline, requests):
+def profile(target, folder, operation, pipeline, requests, load=load):
     """User instructions per request, by source file and by function; the
     start of the program is among them."""
     out = os.path.join(folder, f"callgrind-{target.name}.out")
@@ -184,24 +184,26 @@ def profile(target, folder, operation, pipeline, requests):
     ).stdout
     files = collections.Counter()
     functions = collections.Counter()
-    for count, file, function in re.findall(
-        r"^ *([\d,]+)  (\S+?):(\S+)", text, re.MULTILINE
+    for count, file, function, library in re.findall(
+        r"^ *([\d,]+)  (\S+?):(\S+)(?: \[(\S+)\])?", text, re.MULTILINE
     ):
         file = re.sub(r".*/(?=(proxy|parser|config)/)", "", file)
+        if file == "???":  # a library without debug information
+            file = os.path.basename(library)
         per_request = int(count.replace(",", "")) / requests
         files[file] += per_request
         functions[f"{file}:{function}"] += per_request
     return files, functions
 
 
-def _instructions_once(target, folder, operation, pipeline, requests):
+def _instructions_once(target, folder, load, *what):
     log = os.path.join(folder, f"callgrind-{target.name}.log")
     wrapper = [
         "valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null",
         f"--log-file={log}",
     ]  # fmt: skip
     with target.start(folder, wrapper) as process:
-        load(process.port, operation, pipeline, requests)
+        load(process.port, *what)
     with open(log) as f:
         found = re.findall(r"Collected : (\d+)", f.read())
     if not found:
@@ -209,16 +211,16 @@ def _instructions_once(target, folder, operation, pipeline, requests):
     return int(found[-1])
 
 
-def instructions(target, folder, operation, pipeline, requests):
+def instructions(target, folder, operation, pipeline, requests, load=load):
     """User instructions per request: the difference of a short and a long
     run, so that starting and connecting do not count."""
     short, long = requests, 5 * requests
-    a = _instructions_once(target, folder, operation, pipeline, short)
-    b = _instructions_once(target, folder, operation, pipeline, long)
+    a = _instructions_once(target, folder, load, operation, pipeline, short)
+    b = _instructions_once(target, folder, load, operation, pipeline, long)
     return (b - a) / (long - short)
 
 
-def _syscalls_once(process, operation, pipeline, requests):
+def _syscalls_once(process, load, *what):
     with tempfile.NamedTemporaryFile("r") as out:
         strace = subprocess.Popen(
             ["strace", "-c", "-f", "-U", "calls,name", "-o", out.name]
@@ -229,7 +231,7 @@ def _syscalls_once(process, operation, pipeline, requests):
         line = strace.stderr.readline()  # "Process 1 attached"
         if "attached" not in line:
             raise RuntimeError(f"strace: {line.strip()}")
-        load(process.port, operation, pipeline, requests)
+        load(process.port, *what)
         strace.send_signal(signal.SIGINT)
         strace.wait()
         strace.stderr.close()
@@ -240,13 +242,13 @@ def _syscalls_once(process, operation, pipeline, requests):
     raise RuntimeError("strace told nothing")
 
 
-def syscalls(target, folder, operation, pipeline, requests):
+def syscalls(target, folder, operation, pipeline, requests, load=load):
     """System calls per request, as a difference like instructions()."""
     short, long = requests, 5 * requests
     with target.start(folder) as process:
         load(process.port, operation, pipeline, 1000)
-        a = _syscalls_once(process, operation, pipeline, short)
-        b = _syscalls_once(process, operation, pipeline, long)
+        a = _syscalls_once(process, load, operation, pipeline, short)
+        b = _syscalls_once(process, load, operation, pipeline, long)
     return (b - a) / (long - short)
 
 

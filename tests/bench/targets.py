@@ -135,7 +135,7 @@ class Process:
 
 
 class Target:
-    """A way from the client to the redis-server. Can be started many times,
+    """A way from the client to the server. Can be started many times,
     also under a wrapper (valgrind)."""
 
     def __init__(self, name, version, command):
@@ -174,14 +174,14 @@ class Servers:
         return sum(process.cpu_ns() for process in self.processes)
 
 
-def _write(folder, name, text):
+def write(folder, name, text):
     path = os.path.join(folder, name)
     with open(path, "w") as f:
         f.write(text)
     return path
 
 
-def _first_line(command):
+def first_line(command):
     out = subprocess.run(command, capture_output=True, text=True)
     lines = (out.stdout + out.stderr).strip().splitlines()
     return lines[0] if lines else "?"
@@ -192,9 +192,9 @@ def _haproxy(program, redis_port):
         text = HAPROXY.format(
             port=port, redis_port=redis_port, connections=CONNECTIONS_MAX
         )
-        return [program, "-db", "-f", _write(folder, f"haproxy-{port}.cfg", text)]
+        return [program, "-db", "-f", write(folder, f"haproxy-{port}.cfg", text)]
 
-    return Target("haproxy", _first_line([program, "-v"]), command)
+    return Target("haproxy", first_line([program, "-v"]), command)
 
 
 def _nginx(program, redis_port):
@@ -208,10 +208,10 @@ def _nginx(program, redis_port):
             files=2 * CONNECTIONS_MAX,
             load_module=load,
         )
-        path = _write(folder, f"nginx-{port}.conf", text)
+        path = write(folder, f"nginx-{port}.conf", text)
         return [program, "-p", folder, "-c", path]
 
-    return Target("nginx", _first_line([program, "-v"]), command)
+    return Target("nginx", first_line([program, "-v"]), command)
 
 
 def twemproxy(program, redis_ports):
@@ -219,11 +219,11 @@ def twemproxy(program, redis_ports):
 
     def command(port, folder):
         text = NUTCRACKER.format(port=port, servers=servers)
-        path = _write(folder, f"nutcracker-{port}.yml", text)
+        path = write(folder, f"nutcracker-{port}.yml", text)
         stats = ["-s", str(free_port()), "-a", "127.0.0.1", "-i", "3600000"]
         return [program, "-c", path, *stats]
 
-    return Target("twemproxy", _first_line([program, "-V"]), command)
+    return Target("twemproxy", first_line([program, "-V"]), command)
 
 
 def _nutcracker(program, redis_port):
@@ -236,7 +236,7 @@ def redial(build, url, name="redial"):
     def command(port, folder):
         return [program, "--listen", f"127.0.0.1:{port}", url]
 
-    return Target(name, _first_line([program, "--version"]), command)
+    return Target(name, first_line([program, "--version"]), command)
 
 
 def proxies(build, redis_port, note):
