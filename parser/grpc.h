@@ -53,7 +53,8 @@ enum {
  * most 8 digits. Returns the length; no final NUL. */
 size_t grpc_timeout_format(uint64_t us, char text[GRPC_TIMEOUT_TEXT]);
 
-/* grpc-retry-pushback-ms (P1). */
+/* grpc-retry-pushback-ms (P1). Absent is a span without data, as from
+ * h2_block_value(); that there are two is the caller's to see, and means NO. */
 enum grpc_pushback {
     GRPC_PUSHBACK_NONE, /* absent */
     GRPC_PUSHBACK_MS,
@@ -71,7 +72,7 @@ bool grpc_path_is_valid(struct span path);
 bool grpc_content_type_is_valid(struct span value);
 
 /* Percent-encode for grpc-message: at most size bytes are written, cut between
- * characters; returns how many. */
+ * characters (of UTF-8); returns how many. No final NUL. */
 size_t grpc_message_encode(const char *text, char *out, size_t size);
 
 /* Where messages end in a stream of bytes; all zero at its start. */
@@ -84,7 +85,8 @@ struct grpc_messages {
 };
 
 /* Look at the next bytes. Returns false when a message is longer than max;
- * *size is then its length. */
+ * *size is then its length, and m has ended there. Numbers stop at their
+ * maximum. */
 bool grpc_messages_scan(struct grpc_messages *m,
                         struct span bytes,
                         uint64_t max,
