@@ -201,6 +201,28 @@ static struct request *whole_one(const struct upstream *u)
     return NULL;
 }
 
+/* What u lost with its connection may still arrive there. As long as u's node
+ * has its place in the cluster it would take effect, at the latest when the
+ * slot comes back: so the replay waits for the fence, and what its client has
+ * behind it waits, too (redis.md §4 rule 5). */
+static bool waits_for_fence(const struct upstream *u, const struct request *r)
+{
+    const struct endpoint *p = u->endpoint;
+    if (!u->fence_needed || p->fallen || p->cluster->slots == NULL) {
+        return false;
+    }
+    LIST_FOR_EACH (node, &r->downstream->requests) {
+        const struct request *q = CONTAINER_OF(node, struct request, arrival);
+        if (q->write_replay && q->upstream == u) {
+            return true;
+        }
+        if (q == r) {
+            break;
+        }
+    }
+    return false;
+}
+
 /* Move what waits on u for another lane there, in its order. */
 static void reroute_lane(struct engine *e, struct upstream *u)
 {
@@ -222,13 +244,13 @@ static void reroute_lane(struct engine *e, struct upstream *u)
         }
         next = node->next;
         struct upstream *to = redis_lane(e, r->downstream, r);
-        if (to == NULL || to == u) {
+        if (to == NULL || to == u || waits_for_fence(u, r)) {
             continue;
         }
         upstream_unhold(e, u, r);
         request_move(r, REQUEST_NEW);
-        r->write_replay = false; /* another server: what the old connection may
-                                    still deliver is refused there, or lost */
+        r->write_replay = false; /* the old server has lost its role: what it
+                                    may still get is refused, or lost with it */
         upstream_hold(e, to, r, &to->waiting);
     }
 }
@@ -251,6 +273,13 @@ static struct request *first_own(const struct upstream *u)
     return NULL;
 }
 
+static bool any_waits_for_fence(const struct upstream *u)
+{
+    return !list_empty(&u->waiting) &&
+           waits_for_fence(u, CONTAINER_OF(u->waiting.prev, struct request,
+                                           place));
+}
+
 /* A lane of a client's own goes where what needs it goes now, or away from a
  * server that has no part in the cluster any more. */
 static void rehome(struct engine *e, struct upstream *u)
@@ -264,7 +293,7 @@ static void rehome(struct engine *e, struct upstream *u)
     struct endpoint *to = r != NULL ? redis_endpoint(e, d, r)
                           : lost    ? redis_any_endpoint(d)
                                     : u->endpoint;
-    if (to != u->endpoint) {
+    if (to != u->endpoint && !any_waits_for_fence(u)) {
         upstream_rehome(e, u, to);
     }
 }

@@ -44,6 +44,7 @@ struct endpoint {
     bool sentinel;            /* asked who the primary is; serves nobody */
     bool known;               /* part of the topology in force */
     bool online;              /* the other nodes think so */
+    bool fallen;              /* was a primary until another node took over */
     uint32_t n_slots;         /* it owns */
     uint32_t shard;           /* nodes of one shard have the same number */
     bool near;                /* in redial's own zone */

@@ -424,6 +424,29 @@ void topology_forget_strangers(struct engine *e, struct cluster *c)
     }
 }
 
+/* Whether p's node serves slots, but is called by another address now. */
+static bool serves_elsewhere(const struct cluster *c, const struct endpoint *p)
+{
+    for (uint32_t i = 1; p->id[0] != '\0' && i < c->n_endpoints; i++) {
+        const struct endpoint *q = c->endpoints[i];
+        if (q != NULL && q != p && q->n_slots > 0 &&
+            strcmp(q->id, p->id) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Whether p was a primary and has lost its place to another node. Giving its
+ * last slot away, or having another name, is not that. */
+static bool has_fallen(const struct cluster *c, const struct endpoint *p)
+{
+    bool was_primary = p->role == NODE_PRIMARY || p->fallen;
+    return was_primary && p->n_slots == 0 &&
+           (p->said_role == NODE_REPLICA || !p->online) &&
+           !serves_elsewhere(c, p);
+}
+
 /* Open lanes to those who serve slots, and let go of the others: at once when
  * somebody took over, for what they still execute will be lost. */
 static void settle_lanes(struct engine *e, struct cluster *c)
@@ -434,10 +457,10 @@ static void settle_lanes(struct engine *e, struct cluster *c)
         if (p == NULL) {
             continue;
         }
-        bool was_primary = p->role == NODE_PRIMARY;
         bool serves = p->n_slots > 0;
-        bool fallen = was_primary && !serves &&
-                      (p->said_role == NODE_REPLICA || !p->online);
+        bool was_fallen = p->fallen;
+        p->fallen = has_fallen(c, p);
+        bool falls = p->fallen && !was_fallen;
         topology_set_role(e, c, p,
                           !p->known && !serves ? NODE_UNKNOWN
                           : serves             ? NODE_PRIMARY
@@ -449,9 +472,9 @@ static void settle_lanes(struct engine *e, struct cluster *c)
                 topology_join(e, p);
             }
         } else {
-            topology_leave(e, p, fallen,
-                           fallen ? "another node has taken over"
-                                  : "the node serves no slots");
+            topology_leave(e, p, falls,
+                           falls ? "another node has taken over"
+                                 : "the node serves no slots");
         }
     }
 }
