@@ -40,8 +40,8 @@ bool conn_open(struct engine *e, struct conn *c, enum conn_kind kind)
     *c = (struct conn){
         .id = (conn_id)entry->generation << 32 | index,
         .kind = (uint8_t)kind,
-        .known = kind == CONN_DOWNSTREAM, /* it asked for the name */
     };
+    c->known = conn_class_of(c)->accepted != NULL; /* it asked for the name */
     return true;
 }
 
@@ -68,6 +68,17 @@ static void forget_name(struct engine *e, struct conn *c)
     }
     entry->next_free = t->free;
     t->free = index + 1;
+}
+
+void conn_take_over(struct engine *e, struct conn *to, struct conn *from)
+{
+    assert(!to->queued && !to->dead && !from->dead && from->id != 0);
+    forget_name(e, to);
+    to->id = from->id;
+    to->paused_told = from->paused_told;
+    e->conns.entries[conn_index(to->id)].conn = to;
+    from->id = 0;
+    conn_touch(e, to);
 }
 
 void conn_touch(struct engine *e, struct conn *c)
@@ -114,23 +125,21 @@ void conn_close(struct engine *e, struct conn *c, bool tell)
     conn_touch(e, c);
 }
 
-static void release(struct engine *e, struct conn *c)
-{
-    if (c->kind == CONN_DOWNSTREAM) {
-        downstream_release(e, c);
-    } else {
-        upstream_conn_release(e, c);
-    }
-}
-
 /* What c still asks for, one thing at a time. */
 static bool take_action(struct engine *e, struct conn *c, struct action *a)
 {
     a->conn = c->id;
+    if (c->flush) {
+        c->flush = false;
+        conn_class_of(c)->flush(e, c);
+    }
     if (c->out.head != NULL && !c->resolve && !c->connect) {
         a->type = ACTION_WRITE;
         a->bytes = c->out;
         c->out = (struct chain){ 0 };
+        if (conn_class_of(c)->handed != NULL) {
+            conn_class_of(c)->handed(c, a->bytes.bytes);
+        }
         return true;
     }
     if (c->close) {
@@ -142,7 +151,7 @@ static bool take_action(struct engine *e, struct conn *c, struct action *a)
     }
     if (c->resolve || c->connect) {
         a->type = c->resolve ? ACTION_RESOLVE : ACTION_CONNECT;
-        a->address = CONTAINER_OF(c, struct upstream_conn, conn)->address;
+        a->address = conn_class_of(c)->address(c);
         c->resolve = false;
         c->connect = false;
         c->known = true;
@@ -171,14 +180,14 @@ bool conn_next_action(struct engine *e, struct action *action)
         struct conn *c = e->busy;
         if (take_action(e, c, action)) {
             if (action->type == ACTION_WRITE && !c->close && !c->dead &&
-                c->paused == c->paused_told) {
+                !c->flush && c->paused == c->paused_told) {
                 leave_queue(e, c); /* it has no more to ask for */
             }
             return true;
         }
         leave_queue(e, c);
         if (c->dead) {
-            release(e, c);
+            conn_class_of(c)->release(e, c);
         }
     }
     return false;

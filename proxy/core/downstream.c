@@ -46,12 +46,6 @@ void downstream_accepted(struct engine *e, struct downstream *d)
     }
 }
 
-void downstream_release(struct engine *e, struct conn *c)
-{
-    struct downstream *d = CONTAINER_OF(c, struct downstream, conn);
-    memory_give(e->memory, d);
-}
-
 void downstream_wake_at(struct engine *e, struct downstream *d, uint64_t at_us)
 {
     if (d->timer.place == TIMER_OFF || d->timer.at_us > at_us) {
@@ -641,3 +635,71 @@ void downstream_take(struct engine *e, struct downstream *d, struct request *r)
         d->undispatched = r;
     }
 }
+
+/* ---- as a connection ---------------------------------------------------- */
+
+static struct downstream *downstream_of(struct conn *c)
+{
+    return CONTAINER_OF(c, struct downstream, conn);
+}
+
+static void conn_accepted(struct engine *e,
+                          struct conn *c,
+                          const struct event *event)
+{
+    struct downstream *d = downstream_of(c);
+    d->local_port = event->local_port;
+    memcpy(d->local_ip, event->local_ip, sizeof(d->local_ip));
+    downstream_accepted(e, d);
+}
+
+static void conn_bytes(struct engine *e, struct conn *c, struct slice s)
+{
+    input_bytes(e, downstream_of(c), s);
+}
+
+static void conn_written(struct engine *e, struct conn *c, uint64_t count)
+{
+    downstream_written(e, downstream_of(c), count);
+}
+
+static void conn_ended(struct engine *e, struct conn *c)
+{
+    downstream_ended(e, downstream_of(c));
+}
+
+static void conn_closed(struct engine *e, struct conn *c, int error)
+{
+    (void)error;
+    downstream_closed(e, downstream_of(c));
+}
+
+static void conn_drain(struct engine *e, struct conn *c, bool again)
+{
+    struct downstream *d = downstream_of(c);
+    if (again) {
+        downstream_give_up_all(e, d, "redial is shutting down");
+    }
+    downstream_finish(e, d);
+}
+
+static void conn_end(struct engine *e, struct conn *c)
+{
+    downstream_close(e, downstream_of(c), NULL);
+}
+
+static void conn_release(struct engine *e, struct conn *c)
+{
+    memory_give(e->memory, downstream_of(c));
+}
+
+const struct conn_class downstream_class = {
+    .accepted = conn_accepted,
+    .bytes = conn_bytes,
+    .written = conn_written,
+    .ended = conn_ended,
+    .closed = conn_closed,
+    .drain = conn_drain,
+    .end = conn_end,
+    .release = conn_release,
+};

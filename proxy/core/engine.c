@@ -16,8 +16,8 @@ void engine_trace(struct engine *e, struct trace_record *record)
 bool engine_reserve_timer(struct engine *e)
 {
     uint32_t topologies = (uint32_t)e->config->n_upstreams;
-    return timers_reserve(&e->timers,
-                          e->n_downstreams + e->n_upstreams + topologies + 1);
+    return timers_reserve(&e->timers, e->n_downstreams + e->n_upstreams +
+                                          topologies + e->n_grpc_timers + 1);
 }
 
 void engine_trace_limit(struct engine *e,
@@ -30,14 +30,14 @@ void engine_trace_limit(struct engine *e,
                         .reason = name });
 }
 
-static struct downstream *downstream_of(struct conn *c)
-{
-    return CONTAINER_OF(c, struct downstream, conn);
-}
+static const struct conn_class *const conn_classes[CONN_KIND_COUNT] = {
+    [CONN_DOWNSTREAM] = &downstream_class,
+    [CONN_UPSTREAM] = &upstream_class,
+};
 
-static struct upstream *upstream_of(struct conn *c)
+const struct conn_class *conn_class_of(const struct conn *c)
 {
-    return CONTAINER_OF(c, struct upstream_conn, conn)->upstream;
+    return conn_classes[c->kind];
 }
 
 static bool create_clusters(struct engine *e)
@@ -85,6 +85,7 @@ struct engine *engine_new(const struct engine_options *options)
     rng_init(&e->rng, options->seed);
     timers_init(&e->timers, memory);
     list_init(&e->closed_lanes);
+    list_init(&e->closed_links);
     pool_init(&e->requests, memory, sizeof(struct request));
     command_scanner_init(&e->scanner);
     if (!create_clusters(e)) {
@@ -97,14 +98,25 @@ struct engine *engine_new(const struct engine_options *options)
     return e;
 }
 
-static void close_all_clients(struct engine *e)
+/* Every open client, in the order of their places in the table. */
+static void for_each_client(struct engine *e,
+                            void (*what)(struct engine *e,
+                                         struct conn *c,
+                                         const struct conn_class *class))
 {
     for (uint32_t i = 0; i < e->conns.n; i++) {
         struct conn *c = e->conns.entries[i].conn;
-        if (c != NULL && c->kind == CONN_DOWNSTREAM) {
-            downstream_close(e, CONTAINER_OF(c, struct downstream, conn), NULL);
+        if (c != NULL && conn_class_of(c)->accepted != NULL) {
+            what(e, c, conn_class_of(c));
         }
     }
+}
+
+static void end_client(struct engine *e,
+                       struct conn *c,
+                       const struct conn_class *class)
+{
+    class->end(e, c);
 }
 
 void engine_free(struct engine *e)
@@ -115,7 +127,7 @@ void engine_free(struct engine *e)
     struct memory *memory = e->memory;
     e->ending = true;
     e->tracer.emit = NULL;
-    close_all_clients(e);
+    for_each_client(e, end_client);
     downstream_work(e);
     if (e->clusters != NULL) {
         for (size_t i = 0; i < e->config->n_upstreams; i++) {
@@ -171,23 +183,16 @@ static void on_bytes(struct engine *e, const struct event *event)
     struct conn *c = conn_find(e, event->conn);
     if (c == NULL) {
         buf_unref(e->memory, event->bytes.buf);
-    } else if (c->kind == CONN_DOWNSTREAM) {
-        input_bytes(e, downstream_of(c), event->bytes);
     } else {
-        upstream_bytes(e, upstream_of(c), event->bytes);
+        conn_class_of(c)->bytes(e, c, event->bytes);
     }
 }
 
 static void on_written(struct engine *e, const struct event *event)
 {
     struct conn *c = conn_find(e, event->conn);
-    if (c == NULL) {
-        return;
-    }
-    if (c->kind == CONN_DOWNSTREAM) {
-        downstream_written(e, downstream_of(c), event->count);
-    } else {
-        upstream_written(e, upstream_of(c), event->count);
+    if (c != NULL) {
+        conn_class_of(c)->written(e, c, event->count);
     }
 }
 
@@ -198,25 +203,17 @@ static void on_change(struct engine *e, const struct event *event)
     if (c == NULL) {
         return;
     }
-    bool is_client = c->kind == CONN_DOWNSTREAM;
-    struct downstream *d = is_client ? downstream_of(c) : NULL;
-    struct upstream *u = is_client ? NULL : upstream_of(c);
-    if (event->type == EVENT_ACCEPTED && is_client) {
-        d->local_port = event->local_port;
-        memcpy(d->local_ip, event->local_ip, sizeof(d->local_ip));
-        downstream_accepted(e, d);
-    } else if (event->type == EVENT_ENDED && is_client) {
-        downstream_ended(e, d);
-    } else if (event->type == EVENT_CLOSED && is_client) {
-        downstream_closed(e, d);
-    } else if (event->type == EVENT_RESOLVED && !is_client) {
-        upstream_resolved(e, u, event);
-    } else if (event->type == EVENT_CONNECTED && !is_client) {
-        upstream_connected(e, u, event->error);
+    const struct conn_class *class = conn_class_of(c);
+    if (event->type == EVENT_ACCEPTED && class->accepted != NULL) {
+        class->accepted(e, c, event);
+    } else if (event->type == EVENT_RESOLVED && class->resolved != NULL) {
+        class->resolved(e, c, event);
+    } else if (event->type == EVENT_CONNECTED && class->connected != NULL) {
+        class->connected(e, c, event->error);
     } else if (event->type == EVENT_ENDED) {
-        upstream_ended(e, u);
+        class->ended(e, c);
     } else if (event->type == EVENT_CLOSED) {
-        upstream_closed(e, u, event->error);
+        class->closed(e, c, event->error);
     }
 }
 
@@ -237,6 +234,20 @@ static void run_timers(struct engine *e)
     }
 }
 
+static void finish_client(struct engine *e,
+                          struct conn *c,
+                          const struct conn_class *class)
+{
+    class->drain(e, c, false);
+}
+
+static void give_up_client(struct engine *e,
+                           struct conn *c,
+                           const struct conn_class *class)
+{
+    class->drain(e, c, true);
+}
+
 /* The first EVENT_DRAIN lets clients finish what is in flight; a second one
  * answers what is still open truthfully (reliability.md I15). */
 static void drain(struct engine *e)
@@ -246,17 +257,7 @@ static void drain(struct engine *e)
     engine_trace(e, &(struct trace_record){ .type = TRACE_DRAIN,
                                             .reason = again ? "time is up"
                                                             : "begins" });
-    for (uint32_t i = 0; i < e->conns.n; i++) {
-        struct conn *c = e->conns.entries[i].conn;
-        if (c == NULL || c->kind != CONN_DOWNSTREAM) {
-            continue;
-        }
-        struct downstream *d = CONTAINER_OF(c, struct downstream, conn);
-        if (again) {
-            downstream_give_up_all(e, d, "redial is shutting down");
-        }
-        downstream_finish(e, d);
-    }
+    for_each_client(e, again ? give_up_client : finish_client);
 }
 
 void engine_step(struct engine *e, const struct event *event)

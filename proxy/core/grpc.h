@@ -359,7 +359,7 @@ void grpc_link_timeout(struct engine *e, struct grpc_link *l);
 void grpc_link_flush(struct engine *e, struct grpc_link *l);
 void grpc_link_release(struct engine *e, struct conn *conn);
 /* Numeric or to be resolved: what take_action() asks the shell for. */
-const struct address *grpc_link_address(const struct conn *conn);
+const struct address *grpc_link_address(struct conn *conn);
 
 /* A stream of it is used from now on, or free again. */
 void grpc_link_stream_opened(struct engine *e, struct grpc_link *l);

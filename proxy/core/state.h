@@ -7,6 +7,7 @@
 #include "proxy/core/downstream.h"
 #include "proxy/core/endpoint.h"
 #include "proxy/core/engine.h"
+#include "proxy/core/grpc.h"
 #include "proxy/core/pool.h"
 #include "proxy/core/redis.h"
 #include "proxy/core/redis_gather.h"
@@ -19,14 +20,19 @@
 /* A configured local address. */
 struct listener {
     const struct listener_config *config; /* borrowed */
-    struct cluster *cluster;              /* borrowed */
+    struct cluster *cluster;              /* borrowed; of Redis clients */
+    struct grpc_channel *channel; /* borrowed; of gRPC clients; or NULL */
     uint32_t n_clients;
 };
 
 enum timer_kind {
     TIMER_DOWNSTREAM = 1,
     TIMER_UPSTREAM,
-    TIMER_TOPOLOGY
+    TIMER_TOPOLOGY,
+    TIMER_GRPC_CLIENT,
+    TIMER_GRPC_CALL,
+    TIMER_GRPC_LINK,
+    TIMER_GRPC_CHANNEL
 };
 
 struct engine {
@@ -47,11 +53,20 @@ struct engine {
     struct gather_tables *gather_tables; /* owned; NULL: not needed yet */
     struct listener *listeners;          /* owned, config->n_listeners */
     struct cluster *clusters;            /* owned, config->n_upstreams */
-    struct command_scanner scanner;      /* for commands that arrive whole */
+    struct grpc_channel *channels;       /* the same; those of other types are
+                                            all zero */
+    struct h2_memory *h2_memory; /* owned; of all sessions; NULL: no gRPC */
+    struct grpc_memory_use grpc;
+    struct list_node closed_links;  /* freed once all actions are taken */
+    struct pool calls;              /* struct grpc_call */
+    struct command_scanner scanner; /* for commands that arrive whole */
     struct engine_stats stats;
     uint32_t n_downstreams;
     uint32_t n_upstreams;
-    bool reroute; /* a cluster has */
+    uint32_t n_grpc_clients;
+    uint32_t n_grpc_timers; /* of everything of gRPC that has one */
+    bool pump;              /* a channel has */
+    bool reroute;           /* a cluster has */
     bool draining;
     bool ending; /* engine_free() is at work: nothing is opened any more */
 };

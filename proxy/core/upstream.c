@@ -112,13 +112,6 @@ void upstream_close_link(struct engine *e, struct upstream *u, bool tell)
     u->client_id = 0;
 }
 
-void upstream_conn_release(struct engine *e, struct conn *c)
-{
-    struct upstream_conn *link = CONTAINER_OF(c, struct upstream_conn, conn);
-    assert(link->upstream == NULL);
-    memory_give(e->memory, link);
-}
-
 void upstream_drop_orphan(struct engine *e,
                           struct upstream *u,
                           struct request *r)

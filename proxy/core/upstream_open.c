@@ -330,3 +330,65 @@ void upstream_opening_too_late(struct engine *e, struct upstream *u)
                           : "no answer to the handshake (is the server hung?)";
     upstream_attempt_failed(e, u, why, true);
 }
+
+/* ---- as a connection ---------------------------------------------------- */
+
+static struct upstream *upstream_of(struct conn *c)
+{
+    return CONTAINER_OF(c, struct upstream_conn, conn)->upstream;
+}
+
+static void conn_bytes(struct engine *e, struct conn *c, struct slice s)
+{
+    upstream_bytes(e, upstream_of(c), s);
+}
+
+static void conn_written(struct engine *e, struct conn *c, uint64_t count)
+{
+    upstream_written(e, upstream_of(c), count);
+}
+
+static void conn_ended(struct engine *e, struct conn *c)
+{
+    upstream_ended(e, upstream_of(c));
+}
+
+static void conn_closed(struct engine *e, struct conn *c, int error)
+{
+    upstream_closed(e, upstream_of(c), error);
+}
+
+static void conn_resolved(struct engine *e,
+                          struct conn *c,
+                          const struct event *event)
+{
+    upstream_resolved(e, upstream_of(c), event);
+}
+
+static void conn_connected(struct engine *e, struct conn *c, int error)
+{
+    upstream_connected(e, upstream_of(c), error);
+}
+
+static const struct address *conn_address(struct conn *c)
+{
+    return CONTAINER_OF(c, struct upstream_conn, conn)->address;
+}
+
+static void conn_release(struct engine *e, struct conn *c)
+{
+    struct upstream_conn *link = CONTAINER_OF(c, struct upstream_conn, conn);
+    assert(link->upstream == NULL);
+    memory_give(e->memory, link);
+}
+
+const struct conn_class upstream_class = {
+    .bytes = conn_bytes,
+    .written = conn_written,
+    .ended = conn_ended,
+    .closed = conn_closed,
+    .resolved = conn_resolved,
+    .connected = conn_connected,
+    .address = conn_address,
+    .release = conn_release,
+};
