@@ -13,6 +13,10 @@ from servers import HOST, Process, free_port  # noqa: E402
 from wait import wait_until  # noqa: E402
 
 PYTHON = "/usr/bin/python3"
+SERVERS = {
+    "python": [PYTHON, os.path.join(HERE, "server.py")],
+    "node": ["node", os.path.join(HERE, "server.js")],
+}
 UNLIMITED = [("grpc.max_receive_message_length", -1),
              ("grpc.max_send_message_length", -1),
              ("grpc.max_metadata_size", 64 * 1024),
@@ -53,11 +57,13 @@ class Executions:
 
 
 class EchoServer(Process):
+    """kind: python (grpcio), node (@grpc/grpc-js) or cpp (libgrpc++)."""
+
     def __init__(self, folder, name="a", executions=None, options=(),
-                 grace=10, port=None):
+                 grace=10, port=None, kind="python"):
         os.makedirs(folder, exist_ok=True)
         super().__init__(os.path.join(folder, f"server-{name}.log"))
-        self.name, self.grace = name, grace
+        self.name, self.grace, self.kind = name, grace, kind
         self.options = list(options)
         self.port = port or free_port()
         self.executions = executions or Executions(
@@ -67,15 +73,15 @@ class EchoServer(Process):
     def target(self):
         return f"{HOST}:{self.port}"
 
-    def launch(self):
-        """Start without waiting."""
-        self.spawn([PYTHON, os.path.join(HERE, "server.py"),
-                    "--port", str(self.port), "--name", self.name,
-                    "--log", self.executions.path,
-                    "--grace", str(self.grace)]
-                   + [word for option in self.options
-                      for word in ("--option", option)],
-                   cwd=HERE)
+    def launch(self, at=None):
+        """Start without waiting; listen at a time of the monotonic clock."""
+        args = ["--port", str(self.port), "--name", self.name,
+                "--log", self.executions.path, "--grace", str(self.grace)]
+        for option in self.options:
+            args += ["--option", option]
+        if at:
+            args += ["--at", str(at)]
+        self.spawn([*SERVERS[self.kind], *args], cwd=HERE)
 
     def start(self):
         self.launch()
@@ -86,7 +92,7 @@ class EchoServer(Process):
 
     def wait_ready(self):
         wait_until(lambda: self.listens() or not self.running(),
-                   f"server {self.name}", 30)
+                   f"server {self.name}", 30, interval=0.002)
         assert self.running(), self.log()
 
     def listens(self):

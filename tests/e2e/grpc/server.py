@@ -163,6 +163,9 @@ def channel_options(pairs):
 
 
 async def serve(options):
+    # Started early, so that the time of Python's start does not count.
+    if options.at:
+        await asyncio.sleep(options.at - time.monotonic())
     server = aio.server(options=channel_options(options.option))
     server.add_generic_rpc_handlers(
         [Echo(Log(options.log, options.name))])
@@ -183,6 +186,8 @@ def main():
     parser.add_argument("--log")
     parser.add_argument("--name", default="-")
     parser.add_argument("--grace", type=float, default=10)
+    parser.add_argument("--at", type=float,
+                        help="listen when the monotonic clock says so")
     parser.add_argument("--option", action="append", default=[],
                         help="of the channel: grpc.max_connection_age_ms=1000")
     asyncio.run(serve(parser.parse_args()))
