@@ -55,6 +55,10 @@ struct grpc_budget {
 void grpc_budget_init(struct grpc_budget *b,
                       uint32_t max_millitokens,
                       uint32_t ratio_millitokens);
+/* New parameters; as full as before (Q5). */
+void grpc_budget_change(struct grpc_budget *b,
+                        uint32_t max_millitokens,
+                        uint32_t ratio_millitokens);
 void grpc_budget_success(struct grpc_budget *b);
 /* Charge one failure; returns whether a retry is still allowed (Q2). */
 bool grpc_budget_failure(struct grpc_budget *b);
@@ -92,7 +96,9 @@ struct grpc_decision {
 };
 
 /* The decision function of §1.8, with the table of §1.7. Gives the unit of
- * Q7 back, and takes one for AGAIN_AFTER. */
+ * Q7 back, and takes one for AGAIN_AFTER; counts in attempts and charges the
+ * budget. Called once for each attempt that has ended, and for F0. deadline_us
+ * is UINT64_MAX when there is none. */
 struct grpc_decision grpc_decide(const struct grpc_config *config,
                                  const struct grpc_method_view *method,
                                  const struct grpc_ended *ended,
