@@ -8,12 +8,11 @@
 #include "proxy/core/grpc_retry.h"
 
 enum {
-    /* Bucket i counts durations up to GRPC_BUCKET_US[i], the last all longer
-     * ones (A66). */
-    GRPC_DURATION_BUCKETS = 20,
-    GRPC_SIZE_BUCKETS = 17,
-    GRPC_COUNT_BUCKETS = 6, /* 1 to 5, and more */
-    GRPC_HELD_RESULTS = 4,
+    /* Bucket i counts what is at most grpc_bucket_us[i], the last all that is
+     * longer (A66). */
+    GRPC_DURATION_BUCKETS = 42,
+    GRPC_SIZE_BUCKETS = 15, /* the same with grpc_bucket_bytes */
+    GRPC_COUNT_BUCKETS = 7, /* 1 to 5, up to 10, and more (A96) */
 };
 
 struct grpc_durations {
@@ -34,24 +33,31 @@ struct grpc_counts {
     uint64_t count;
 };
 
-/* Of one method label. */
-struct grpc_method_stats {
-    uint64_t calls_started;
-    uint64_t calls[GRPC_STATUS_COUNT]; /* ended, by status */
-    struct grpc_durations call_duration;
-    uint64_t attempts_started;
-    uint64_t attempts[GRPC_STATUS_COUNT];
-    struct grpc_durations attempt_duration;
-    struct grpc_sizes request_bytes, reply_bytes; /* content of a call */
-    struct grpc_counts retries, transparent_retries;
-    struct grpc_durations retry_delay;
+/* What ended with one status: calls, or attempts. */
+struct grpc_ended_stats {
+    struct grpc_durations duration;  /* duration.count is their number */
+    struct grpc_sizes request_bytes; /* content, prefixes included */
+    struct grpc_sizes reply_bytes;
 };
 
+/* Of one method label. Large, and mostly zero: of a method that nobody calls,
+ * and of statuses that do not happen, no page is ever touched. */
+struct grpc_method_stats {
+    uint64_t calls_started;
+    uint64_t attempts_started;
+    struct grpc_counts retries, transparent_retries; /* of calls that had any */
+    struct grpc_durations retry_delay; /* of calls that had to wait */
+    struct grpc_ended_stats calls[GRPC_STATUS_COUNT];    /* by status */
+    struct grpc_ended_stats attempts[GRPC_STATUS_COUNT]; /* the same */
+};
+
+/* What became of response headers that were held (C4). */
 enum grpc_held {
     GRPC_HELD_RELEASED_DATA,
     GRPC_HELD_RELEASED_TIMER,
-    GRPC_HELD_DISCARDED,
-    GRPC_HELD_FINAL
+    GRPC_HELD_DISCARDED, /* the attempt was retried */
+    GRPC_HELD_FINAL,     /* its status was the call's */
+    GRPC_HELD_RESULTS
 };
 
 enum grpc_abuse {
@@ -62,6 +68,18 @@ enum grpc_abuse {
     GRPC_ABUSE_PREFACE,
     GRPC_ABUSE_STALLED,
     GRPC_ABUSE_COUNT
+};
+
+/* Why a connection that was ready is no more (A94): the first reason that was
+ * seen. GOAWAYs come last, with their code added: see grpc_disconnect_of(). */
+enum grpc_disconnect {
+    GRPC_DISCONNECT_SHUTDOWN, /* redial's own doing: idle, age, drain, names */
+    GRPC_DISCONNECT_RESET,
+    GRPC_DISCONNECT_TIMED_OUT, /* keepalive included */
+    GRPC_DISCONNECT_SOCKET_ERROR,
+    GRPC_DISCONNECT_UNKNOWN, /* also a plain end of stream */
+    GRPC_DISCONNECT_GOAWAY,
+    GRPC_DISCONNECT_COUNT = GRPC_DISCONNECT_GOAWAY + 15 /* 14 codes; others */
 };
 
 struct grpc_stats {
@@ -75,15 +93,36 @@ struct grpc_stats {
     uint64_t held_headers[GRPC_HELD_RESULTS];
     uint64_t local_status[GRPC_STATUS_COUNT];
     uint64_t abuse[GRPC_ABUSE_COUNT];
+    uint64_t disconnections[GRPC_DISCONNECT_COUNT];
     struct grpc_method_stats *methods; /* n_methods + 1, by label; in an
                                           engine owned, else the reader's */
 };
 
 extern const uint64_t grpc_bucket_us[GRPC_DURATION_BUCKETS - 1];
 extern const uint64_t grpc_bucket_bytes[GRPC_SIZE_BUCKETS - 1];
+extern const uint64_t grpc_bucket_counts[GRPC_COUNT_BUCKETS - 1];
 
 void grpc_durations_add(struct grpc_durations *d, uint64_t us);
 void grpc_sizes_add(struct grpc_sizes *s, uint64_t bytes);
 void grpc_counts_add(struct grpc_counts *c, uint64_t n);
+
+/* A call, or an attempt, has ended: m->calls or m->attempts at its status. */
+void grpc_ended_add(struct grpc_ended_stats *ended,
+                    uint64_t us,
+                    uint64_t request_bytes,
+                    uint64_t reply_bytes);
+/* And, of a call: how often it was tried again, for which calls without any do
+ * not count, and for how long it had no attempt. */
+void grpc_retries_add(struct grpc_method_stats *m,
+                      uint64_t retries,
+                      uint64_t transparent,
+                      uint64_t delay_us);
+
+/* Which one a GOAWAY with that code of RFC 9113 is. */
+enum grpc_disconnect grpc_disconnect_of(uint32_t goaway_code);
+/* The labels. Static. */
+const char *grpc_disconnect_name(enum grpc_disconnect d); /* "socket error" */
+const char *grpc_held_name(enum grpc_held result);        /* "released_data" */
+const char *grpc_abuse_name(enum grpc_abuse kind);        /* "resets" */
 
 #endif
