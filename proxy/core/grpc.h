@@ -19,6 +19,7 @@
 #include "parser/grpc.h"
 #include "parser/h2.h"
 #include "proxy/core/conn.h"
+#include "proxy/core/grpc_output.h"
 #include "proxy/core/grpc_retry.h"
 #include "proxy/core/grpc_stats.h"
 #include "proxy/core/list.h"
@@ -33,21 +34,11 @@ struct grpc_endpoint;
 struct grpc_link;
 
 enum {
-    GRPC_TEXT_MAX = 256,       /* of a message of redial's own */
-    GRPC_OUT_HIGH = 64 * 1024, /* unwritten output: no more is made (FL6) */
-    GRPC_OUT_LOW = 32 * 1024,  /* and from here on again */
-    GRPC_COPY_BELOW = 2048,    /* smaller pieces of content are copied (FL5) */
-    GRPC_CHARGE_MIN = 64,      /* memory a piece counts at least (FL3) */
+    GRPC_TEXT_MAX = 256,    /* of a message of redial's own */
+    GRPC_COPY_BELOW = 2048, /* smaller pieces of content are copied (FL5) */
+    GRPC_CHARGE_MIN = 64,   /* memory a piece counts at least (FL3) */
     GRPC_STALL_US = 20 * 1000 * 1000,   /* output without progress (FL8) */
     GRPC_PREFACE_US = 10 * 1000 * 1000, /* for a client's first bytes (K11) */
-};
-
-/* Output of a session on its way out; inside a client and a link. */
-struct grpc_output {
-    struct buf *packed; /* owned: where frames are copied to; NULL: none yet */
-    uint64_t handed;    /* bytes handed to the shell, ever */
-    uint64_t written;   /* of these, taken by the kernel: exact (F-a) */
-    uint64_t progress_us; /* when the kernel last took some */
 };
 
 /* ---- a client's connection (grpc_client.c) ---- */
@@ -77,29 +68,17 @@ struct grpc_client {
     bool draining;     /* GOAWAY 2^31-1 has been sent */
     bool drained;      /* the last GOAWAY has */
     bool doomed;       /* closes as soon as its output has left */
-    bool blocked;      /* output is above GRPC_OUT_HIGH */
 };
 
 /* Create one for the listener, or NULL. Its conn has a name. */
 struct grpc_client *grpc_client_new(struct engine *e, struct listener *l);
 void grpc_client_accepted(struct engine *e, struct grpc_client *c);
-/* s is owned. */
-void grpc_client_bytes(struct engine *e, struct grpc_client *c, struct slice s);
-void grpc_client_written(struct engine *e,
-                         struct grpc_client *c,
-                         uint64_t count);
-/* FIN or gone: both cancel its calls (A4). */
-void grpc_client_closed(struct engine *e, struct grpc_client *c);
 void grpc_client_timeout(struct engine *e, struct grpc_client *c);
-/* Make output: called by conn_next_action(). */
-void grpc_client_flush(struct engine *e, struct grpc_client *c);
-/* First: GOAWAYs, calls go on. again: they end with 14 (§3.9). */
-void grpc_client_drain(struct engine *e, struct grpc_client *c, bool again);
 /* Close at once; its calls are cancelled. reason is for the log; static. */
 void grpc_client_close(struct engine *e,
                        struct grpc_client *c,
                        const char *reason);
-void grpc_client_release(struct engine *e, struct conn *conn);
+extern const struct conn_class grpc_client_class;
 /* A call of it has ended. */
 void grpc_client_forget(struct engine *e,
                         struct grpc_client *c,
@@ -202,6 +181,8 @@ void grpc_call_stream_closed(struct engine *e,
                              struct grpc_call *call,
                              uint32_t code);
 void grpc_call_timeout(struct engine *e, struct grpc_call *call);
+/* The client's connection is gone, and its session: cancel (A1). */
+void grpc_call_client_gone(struct engine *e, struct grpc_call *call);
 /* End it with a status of redial's own (F7): attempts are cancelled. text is
  * what follows "redial: "; copied. */
 void grpc_call_fail(struct engine *e,
@@ -343,23 +324,12 @@ struct grpc_link {
     uint64_t keepalive_us; /* in force: it may have been doubled (K4) */
     uint64_t controls, controls_us; /* bucket of §5.5 */
     uint64_t withheld;              /* connection credit kept back (FL3) */
-    bool blocked;                   /* output is above GRPC_OUT_HIGH */
     bool suspect;                   /* a probe went unanswered: no new calls */
 };
 
-/* Events of the border. s is owned. */
-void grpc_link_resolved(struct engine *e,
-                        struct grpc_link *l,
-                        const struct event *event);
-void grpc_link_connected(struct engine *e, struct grpc_link *l, int error);
-void grpc_link_bytes(struct engine *e, struct grpc_link *l, struct slice s);
-void grpc_link_written(struct engine *e, struct grpc_link *l, uint64_t count);
-void grpc_link_closed(struct engine *e, struct grpc_link *l, int error);
+/* Its events of the border: grpc_link.c. */
+extern const struct conn_class grpc_link_class;
 void grpc_link_timeout(struct engine *e, struct grpc_link *l);
-void grpc_link_flush(struct engine *e, struct grpc_link *l);
-void grpc_link_release(struct engine *e, struct conn *conn);
-/* Numeric or to be resolved: what take_action() asks the shell for. */
-const struct address *grpc_link_address(struct conn *conn);
 
 /* A stream of it is used from now on, or free again. */
 void grpc_link_stream_opened(struct engine *e, struct grpc_link *l);
@@ -368,20 +338,9 @@ void grpc_link_stream_closed(struct engine *e, struct grpc_link *l);
 void grpc_link_drain(struct engine *e, struct grpc_link *l, const char *why);
 /* "10.0.0.1:50051": for messages. Static until the next call. */
 const char *grpc_link_name(const struct grpc_link *l);
-
-/* ---- both kinds of connections: grpc_output.c ---- */
-
-/* h2 write(): frames, copied behind conn->out. */
-bool grpc_output_write(struct engine *e,
-                       struct conn *conn,
-                       struct grpc_output *o,
-                       struct span bytes);
-/* Room for more output (FL6). */
-static inline uint64_t grpc_output_waiting(const struct grpc_output *o,
-                                           const struct conn *conn)
-{
-    return o->handed - o->written + conn->out.bytes;
-}
+/* What its requests say as :authority with authority = auto (X2): the name of
+ * the endpoint as configured, with its port unless that is 80 or 443. */
+struct span grpc_link_authority(const struct grpc_link *l);
 
 /* Memory of gRPC in one engine (FL3). */
 struct grpc_memory_use {

@@ -56,6 +56,7 @@ struct engine {
     struct grpc_channel *channels;       /* the same; those of other types are
                                             all zero */
     struct h2_memory *h2_memory; /* owned; of all sessions; NULL: no gRPC */
+    struct buf *grpc_packed; /* owned: where frames are copied to; or NULL */
     struct grpc_memory_use grpc;
     struct list_node closed_links;  /* freed once all actions are taken */
     struct pool calls;              /* struct grpc_call */

@@ -1,0 +1,84 @@
+#include "proxy/core/grpc_output.h"
+
+#include "proxy/core/state.h"
+
+enum {
+    PACKED_MIN = 4096, /* a block with less room is given up for a new one */
+};
+
+void grpc_touch(struct engine *e, struct conn *conn)
+{
+    conn->flush = true;
+    conn_touch(e, conn);
+}
+
+/* The engine's block, with some room. A block that nobody refers to any more
+ * starts again. */
+static struct buf *packed(struct engine *e)
+{
+    struct buf *b = e->grpc_packed;
+    if (b != NULL) {
+        if (b->refs == 1) {
+            b->len = 0;
+            return b;
+        }
+        if (b->cap - b->len >= PACKED_MIN) {
+            return b;
+        }
+        buf_unref(e->memory, b);
+    }
+    e->grpc_packed = buf_new(e->memory, 0);
+    return e->grpc_packed;
+}
+
+bool grpc_output_write(struct engine *e, struct conn *conn, struct span bytes)
+{
+    while (bytes.len > 0) {
+        struct buf *b = packed(e);
+        if (b == NULL) {
+            return false;
+        }
+        uint32_t room = b->cap - b->len;
+        uint32_t n = bytes.len < room ? (uint32_t)bytes.len : room;
+        uint32_t at = b->len;
+        memcpy(b->data + at, bytes.data, n);
+        b->len += n;
+        if (!chain_push_part(e->memory, &conn->out, b, at, n)) {
+            return false;
+        }
+        bytes.data += n;
+        bytes.len -= n;
+    }
+    return true;
+}
+
+const char *grpc_output_make(struct engine *e,
+                             struct conn *conn,
+                             struct grpc_output *o,
+                             struct h2 *h2)
+{
+    uint64_t waiting = grpc_output_waiting(o, conn);
+    if (waiting == 0) {
+        o->progress_us = e->now_us; /* so far nothing was owed */
+    }
+    if (waiting >= GRPC_OUT_HIGH) {
+        o->blocked = true;
+        return NULL;
+    }
+    const char *error = h2_send(h2, GRPC_OUT_HIGH - (size_t)waiting);
+    o->blocked = grpc_output_waiting(o, conn) >= GRPC_OUT_HIGH;
+    return error;
+}
+
+void grpc_output_written(struct engine *e,
+                         struct conn *conn,
+                         struct grpc_output *o,
+                         uint64_t count)
+{
+    o->written += count;
+    o->progress_us = e->now_us;
+    if (o->blocked && grpc_output_waiting(o, conn) <= GRPC_OUT_LOW) {
+        o->blocked = false;
+        grpc_touch(e, conn);
+    }
+}
