@@ -22,16 +22,31 @@ const char *io_error_text(enum io_error error)
 
 const char *trace_type_name(enum trace_type type)
 {
-    switch (type) {
-    case TRACE_LANE: return "lane";
-    case TRACE_RETRY: return "retry";
-    case TRACE_GIVE_UP: return "give_up";
-    case TRACE_CLIENT: return "client";
-    case TRACE_UPSTREAM: return "upstream";
-    case TRACE_LIMIT: return "limit";
-    case TRACE_DRAIN: return "drain";
-    case TRACE_TOPOLOGY: return "topology";
-    }
-    assert(0 && "not a trace_type");
-    return NULL;
+    static const char *const names[TRACE_TYPE_COUNT] = {
+        [TRACE_LANE] = "lane",
+        [TRACE_RETRY] = "retry",
+        [TRACE_GIVE_UP] = "give_up",
+        [TRACE_CLIENT] = "client",
+        [TRACE_UPSTREAM] = "upstream",
+        [TRACE_LIMIT] = "limit",
+        [TRACE_DRAIN] = "drain",
+        [TRACE_TOPOLOGY] = "topology",
+        [TRACE_CALL_DONE] = "call_done",
+        [TRACE_ATTEMPT_DONE] = "attempt_done",
+        [TRACE_CALL_COMMITTED] = "call_committed",
+        [TRACE_CONNECT_FAILED] = "connect_failed",
+        [TRACE_CONNECTION_READY] = "connection_ready",
+        [TRACE_CONNECTION_LOST] = "connection_lost",
+        [TRACE_GOAWAY_RECEIVED] = "goaway_received",
+        [TRACE_KEEPALIVE_DOUBLED] = "keepalive_doubled",
+        [TRACE_ENDPOINT_REMOVED] = "endpoint_removed",
+        [TRACE_RESOLVE_FAILED] = "resolve_failed",
+        [TRACE_THROTTLE_CLOSED] = "throttle_closed",
+        [TRACE_THROTTLE_OPENED] = "throttle_opened",
+        [TRACE_ABUSE] = "abuse",
+        [TRACE_BAD_PREFACE] = "bad_preface",
+        [TRACE_WRITE_STALLED] = "write_stalled",
+    };
+    assert((unsigned)type < TRACE_TYPE_COUNT);
+    return names[type];
 }

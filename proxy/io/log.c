@@ -13,6 +13,7 @@
 enum {
     LINE_MAX_BYTES = 2048,  /* below PIPE_BUF: a line is never torn */
     VALUE_MAX_BYTES = 320,  /* after escaping */
+    PEER_TEXT_MAX = 200,    /* of what a peer has sent; before */
     LIMITS_KNOWN = 32,      /* limits whose last warning is remembered */
     REFUSALS_KNOWN = 64,    /* the same for what servers told */
     REFUSAL_AGAIN_S = 3600, /* then the same one is news again */
@@ -89,40 +90,46 @@ static void line_add(struct line *line, const char *bytes, size_t len)
 }
 
 /* logfmt needs quotes around anything that is not one plain word. */
-static bool is_plain(const char *value)
+static bool is_plain(const char *value, size_t len)
 {
-    if (*value == '\0') {
-        return false;
-    }
-    for (; *value != '\0'; value++) {
-        unsigned char c = (unsigned char)*value;
+    for (size_t i = 0; i < len; i++) {
+        unsigned char c = (unsigned char)value[i];
         if (c <= ' ' || c >= 0x7f || strchr("\"=\\", c) != NULL) {
             return false;
         }
     }
-    return true;
+    return len > 0;
 }
 
 static void line_field(struct line *line,
                        bool json,
                        const char *key,
-                       const char *value)
+                       const char *value,
+                       size_t len)
 {
     /* A field is added whole or not at all, so that JSON stays valid. */
     char escaped[VALUE_MAX_BYTES], piece[VALUE_MAX_BYTES + 64];
-    (void)text_escape(escaped, sizeof(escaped), value, json);
+    (void)text_escape_bytes(escaped, sizeof(escaped), value, len, json);
     int n = 0;
     if (json) {
         n = snprintf(piece, sizeof(piece), "%s\"%s\":\"%s\"",
                      line->len > 1 ? "," : "", key, escaped);
     } else {
-        const char *quote = is_plain(value) ? "" : "\"";
+        const char *quote = is_plain(value, len) ? "" : "\"";
         n = snprintf(piece, sizeof(piece), "%s%s=%s%s%s",
                      line->len > 0 ? " " : "", key, quote, escaped, quote);
     }
     if (n > 0 && (size_t)n < sizeof(piece)) {
         line_add(line, piece, (size_t)n);
     }
+}
+
+static void line_word(struct line *line,
+                      bool json,
+                      const char *key,
+                      const char *value)
+{
+    line_field(line, json, key, value, strlen(value));
 }
 
 static void line_number(struct line *line,
@@ -163,16 +170,17 @@ static void line_format(struct line *line, bool json, const struct message *m)
     if (json) {
         line_add(line, "{", 1);
     }
-    line_field(line, json, "time", time_text);
-    line_field(line, json, "level", level_name(m->level));
-    line_field(line, json, "event", m->event);
+    line_word(line, json, "time", time_text);
+    line_word(line, json, "level", level_name(m->level));
+    line_word(line, json, "event", m->event);
     for (size_t i = 0; i < m->n; i++) {
         const struct log_field *f = &m->fields[i];
         if (f->skip) {
             continue;
         }
         if (f->text != NULL) {
-            line_field(line, json, f->key, f->text);
+            line_field(line, json, f->key, f->text,
+                       f->len != 0 ? f->len : strlen(f->text));
         } else {
             line_number(line, json, f->key, f->number);
         }
@@ -238,10 +246,11 @@ static void write_message(struct log *l, const struct message *m)
     line_put(l, &line);
 }
 
-/* Keep a message for /events. Without memory it is just not kept. */
+/* Keep a message for /events. Without memory it is just not kept. What is only
+ * for debugging would push everything else out. */
 static void keep_message(struct log *l, const struct message *m)
 {
-    if (l->n_events == 0) {
+    if (l->n_events == 0 || m->level == LOG_DEBUG) {
         return;
     }
     struct line line;
@@ -296,13 +305,29 @@ static enum log_level trace_level(const struct trace_record *r)
 {
     switch (r->type) {
     case TRACE_GIVE_UP:
-    case TRACE_LIMIT: return LOG_WARN;
+    case TRACE_LIMIT:
+    case TRACE_CONNECT_FAILED:
+    case TRACE_KEEPALIVE_DOUBLED:
+    case TRACE_RESOLVE_FAILED:
+    case TRACE_THROTTLE_CLOSED:
+    case TRACE_ABUSE:
+    case TRACE_BAD_PREFACE:
+    case TRACE_WRITE_STALLED: return LOG_WARN;
     case TRACE_LANE:
     case TRACE_RETRY:
     case TRACE_CLIENT:
     case TRACE_UPSTREAM:
-    case TRACE_DRAIN: return LOG_INFO;
+    case TRACE_DRAIN:
+    case TRACE_CONNECTION_READY:
+    case TRACE_CONNECTION_LOST:
+    case TRACE_GOAWAY_RECEIVED:
+    case TRACE_ENDPOINT_REMOVED:
+    case TRACE_THROTTLE_OPENED: return LOG_INFO;
     case TRACE_TOPOLOGY: return is_refusal(r) ? LOG_WARN : LOG_INFO;
+    case TRACE_CALL_DONE:
+    case TRACE_ATTEMPT_DONE:
+    case TRACE_CALL_COMMITTED: return r->debug ? LOG_DEBUG : LOG_WARN;
+    case TRACE_TYPE_COUNT: break;
     }
     return LOG_INFO;
 }
@@ -370,6 +395,17 @@ static struct log_field number(const char *key, uint64_t value)
         struct log_field){ .key = key, .number = value, .skip = value == 0 };
 }
 
+/* What a peer has sent. */
+static struct log_field bytes(const char *key, struct span said)
+{
+    return (struct log_field){
+        .key = key,
+        .text = (const char *)said.data,
+        .len = said.len < PEER_TEXT_MAX ? said.len : PEER_TEXT_MAX,
+        .skip = said.len == 0,
+    };
+}
+
 static struct log_field connection(const char *key, conn_id id)
 {
     return (struct log_field){ .key = key,
@@ -390,14 +426,23 @@ void log_trace(struct log *l, const struct trace_record *r, const char *client)
         word("client", client),
         connection("client_id", r->client),
         connection("lane_id", r->lane),
+        number("stream", r->stream),
         word("command", r->command),
+        bytes("method", r->method),
         word("class", r->class),
+        word("status", r->status),
+        word("h2_error", r->h2_error),
         word("outcome", r->outcome),
         word("verdict", r->verdict),
         word("from", r->from),
         word("to", r->to),
         word("reason", r->reason),
+        word("last_stream", r->last_stream),
+        bytes("said", r->said),
+        word("pushback_ms", r->pushback),
         number("attempt", r->attempt),
+        number("unsent", r->unsent),
+        number("refused", r->refused),
         number("delay_us", r->delay_us),
         number("elapsed_us", r->elapsed_us),
     };

@@ -17,6 +17,7 @@ void log_free(struct log *l);
 struct log_field {
     const char *key;
     const char *text;
+    size_t len; /* of text; 0: up to its NUL */
     uint64_t number;
     bool skip;
 };

@@ -94,20 +94,30 @@ static size_t escape_one(char *out, unsigned char c, bool json)
     return n;
 }
 
-size_t text_escape(char *out, size_t size, const char *in, bool json)
+size_t text_escape_bytes(char *out,
+                         size_t size,
+                         const void *in,
+                         size_t len,
+                         bool json)
 {
-    size_t len = 0;
-    for (; *in != '\0'; in++) {
+    const unsigned char *bytes = in;
+    size_t n_out = 0;
+    for (size_t i = 0; i < len; i++) {
         char piece[6];
-        size_t n = escape_one(piece, (unsigned char)*in, json);
-        if (len + n + 1 > size) {
+        size_t n = escape_one(piece, bytes[i], json);
+        if (n_out + n + 1 > size) {
             break;
         }
-        memcpy(out + len, piece, n);
-        len += n;
+        memcpy(out + n_out, piece, n);
+        n_out += n;
     }
     if (size > 0) {
-        out[len] = '\0';
+        out[n_out] = '\0';
     }
-    return len;
+    return n_out;
+}
+
+size_t text_escape(char *out, size_t size, const char *in, bool json)
+{
+    return text_escape_bytes(out, size, in, strlen(in), json);
 }

@@ -27,5 +27,11 @@ void text_write(void *context, const char *bytes, size_t len);
  * including a final NUL; what does not fit is cut, never in the middle of an
  * escape. Returns the length. */
 size_t text_escape(char *out, size_t size, const char *in, bool json);
+/* The same for bytes that may be anything, a NUL included. */
+size_t text_escape_bytes(char *out,
+                         size_t size,
+                         const void *in,
+                         size_t len,
+                         bool json);
 
 #endif

@@ -297,7 +297,9 @@ static bool open_engine(struct worker *w)
 {
     struct engine_options options = {
         .config = w->config,
-        .tracer = { .emit = on_trace, .context = w },
+        .tracer = { .emit = on_trace,
+                    .context = w,
+                    .debug = w->config->process.log_level == LOG_DEBUG },
         .wall_offset_us = wall_offset_us(),
         .now_us = uv_hrtime() / 1000,
         .workers = w->config->process.workers,

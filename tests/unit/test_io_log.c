@@ -227,6 +227,119 @@ static void a_refused_address_warns_once(void **state)
     scene_close(&s);
 }
 
+/* conf-13: what peers send reaches the log escaped, and not without end. */
+static void words_of_peers_are_escaped_and_cut(void **state)
+{
+    (void)state;
+    struct scene s;
+    scene_open(&s, process_of(LOG_LOGFMT));
+    static const uint8_t method[] = "/a.B/C\n level=error";
+    static const uint8_t said[] = "too_many\0pings\x1b[31m\"";
+    struct trace_record r = {
+        .type = TRACE_GOAWAY_RECEIVED,
+        .upstream = "u",
+        .h2_error = "ENHANCE_YOUR_CALM",
+        .last_stream = "7",
+        .method = { method, sizeof(method) - 1 },
+        .said = { said, sizeof(said) - 1 },
+    };
+    log_trace(s.log, &r, NULL);
+    assert_string_equal(
+        strstr(scene_read(&s), " level="),
+        " level=info event=goaway_received upstream=u "
+        "method=\"/a.B/C\\n level=error\" h2_error=ENHANCE_YOUR_CALM "
+        "last_stream=7 said=\"too_many\\x00pings\\x1b[31m\\\"\"\n");
+    uint8_t lots[1000];
+    memset(lots, 'x', sizeof(lots));
+    r.said = (struct span){ lots, sizeof(lots) };
+    log_trace(s.log, &r, NULL);
+    assert_int_equal(count(scene_read(&s), "x"), 200);
+    scene_close(&s);
+}
+
+static void a_call_tells_what_became_of_it(void **state)
+{
+    (void)state;
+    struct scene s;
+    scene_open(&s, process_of(LOG_LOGFMT));
+    struct address address = { .host = "10.0.0.9", .port = 50051 };
+    struct trace_record r = { .type = TRACE_CALL_DONE,
+                              .upstream = "u",
+                              .listener = "l",
+                              .address = &address,
+                              .client = (conn_id)1 << 32 | 4,
+                              .stream = 5,
+                              .method = span_of("/a.B/C"),
+                              .class = "F3",
+                              .status = "UNAVAILABLE",
+                              .reason = "attempts",
+                              .attempt = 3,
+                              .refused = 1,
+                              .elapsed_us = 1500 };
+    log_trace(s.log, &r, "127.0.0.1:5");
+    assert_string_equal(
+        strstr(scene_read(&s), " level="),
+        " level=warn event=call_done upstream=u listener=l "
+        "address=10.0.0.9:50051 client=127.0.0.1:5 client_id=4 stream=5 "
+        "method=/a.B/C class=F3 status=UNAVAILABLE reason=attempts attempt=3 "
+        "refused=1 elapsed_us=1500\n");
+    scene_close(&s);
+}
+
+/* With every call some of these come: they must not push out what /events is
+ * for. */
+static void what_is_for_debugging_is_not_an_event(void **state)
+{
+    (void)state;
+    struct process_config p = process_of(LOG_LOGFMT);
+    p.log_level = LOG_DEBUG;
+    struct scene s;
+    scene_open(&s, p);
+    struct trace_record r = { .type = TRACE_ATTEMPT_DONE, .debug = true };
+    log_trace(s.log, &(struct trace_record){ .type = TRACE_LANE }, NULL);
+    for (unsigned i = 0; i < 5; i++) {
+        log_trace(s.log, &r, NULL);
+    }
+    assert_int_equal(count(scene_read(&s), "level=debug event=attempt_done"),
+                     5);
+    struct text t = { .data = NULL };
+    log_events(s.log, &t);
+    assert_int_equal(count(t.data, "\"event\":\"lane\""), 1);
+    assert_null(strstr(t.data, "attempt_done"));
+    text_fini(&t);
+    scene_close(&s);
+}
+
+/* conf: each event of gRPC has its level, and none is forgotten. */
+static void trouble_is_a_warning(void **state)
+{
+    (void)state;
+    static const enum trace_type warnings[] = {
+        TRACE_CONNECT_FAILED, TRACE_KEEPALIVE_DOUBLED,
+        TRACE_RESOLVE_FAILED, TRACE_THROTTLE_CLOSED,
+        TRACE_ABUSE,          TRACE_BAD_PREFACE,
+        TRACE_WRITE_STALLED,  TRACE_CALL_DONE,
+    };
+    struct scene s;
+    scene_open(&s, process_of(LOG_LOGFMT));
+    for (int type = TRACE_CALL_DONE; type < TRACE_TYPE_COUNT; type++) {
+        bool warns = false;
+        for (size_t i = 0; i < sizeof(warnings) / sizeof(warnings[0]); i++) {
+            warns = warns || warnings[i] == (enum trace_type)type;
+        }
+        if (type == TRACE_ATTEMPT_DONE || type == TRACE_CALL_COMMITTED) {
+            continue; /* only ever for debugging */
+        }
+        struct trace_record r = { .type = (enum trace_type)type };
+        log_trace(s.log, &r, NULL);
+        char expected[100];
+        (void)snprintf(expected, sizeof(expected), " level=%s event=%s\n",
+                       warns ? "warn" : "info", trace_type_name(r.type));
+        assert_string_equal(strstr(scene_read(&s), " level="), expected);
+    }
+    scene_close(&s);
+}
+
 static void the_last_events_are_kept_in_order(void **state)
 {
     (void)state;
@@ -307,6 +420,10 @@ int main(void)
         cmocka_unit_test(lines_beyond_the_rate_are_counted),
         cmocka_unit_test(a_limit_warns_once_in_a_second),
         cmocka_unit_test(a_refused_address_warns_once),
+        cmocka_unit_test(words_of_peers_are_escaped_and_cut),
+        cmocka_unit_test(a_call_tells_what_became_of_it),
+        cmocka_unit_test(what_is_for_debugging_is_not_an_event),
+        cmocka_unit_test(trouble_is_a_warning),
         cmocka_unit_test(the_last_events_are_kept_in_order),
         cmocka_unit_test(a_full_pipe_does_not_block),
         cmocka_unit_test(endless_values_are_cut),
