@@ -108,11 +108,16 @@ struct h2_stream {
     int32_t id;      /* client: 0 until the library has given one */
     bool is_invalid; /* the peer broke the rules of HTTP here; closed follows */
     /* the rest belongs to h2.c */
-    bool deferred, submitted, got_headers, got_final, remote_end, local_end;
+    bool is_shown;    /* the owner knows of it */
+    bool is_deferred; /* nghttp2 waits for h2_resume() */
+    bool is_reset;    /* RST_STREAM has been submitted */
+    bool got_final;   /* client: response headers that are not 1xx */
+    bool remote_end, local_end;
+    bool in_turn;              /* lets others go first */
+    uint32_t turn_bytes;       /* sent in its turn */
     int64_t length_left;       /* of content-length; -1: not told */
-    struct h2_block *block;    /* being received */
     struct h2_block *held_out; /* referenced by queued HEADERS */
-    struct h2_stream *next;    /* in lists of h2.c */
+    struct h2_stream *prev, *next, *next_turn;
 };
 
 enum h2_headers {
@@ -239,6 +244,9 @@ bool h2_wants_send(const struct h2 *h);
 bool h2_is_over(const struct h2 *h);
 /* Bytes produced so far. */
 uint64_t h2_produced(const struct h2 *h);
+/* Why this side has ended the session because of what the peer did, once the
+ * GOAWAY that says so is in the output: "PROTOCOL_ERROR". NULL: it has not. */
+const char *h2_complaint(const struct h2 *h);
 
 /* Client: a request. fields are sent as given; those without H2_FIELD_COPY lie
  * in block, which is referenced until the frame has left. end: no content.
