@@ -2,115 +2,14 @@
 
 #include <assert.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "config/address.h"
-#include "config/expand.h"
+#include "config/link.h"
 #include "config/nodes.h"
 #include "config/option.h"
 #include "config/problem.h"
 #include "config/url.h"
-
-static const struct draft_section *section_of(const struct draft *d,
-                                              enum section_kind kind,
-                                              const char *name)
-{
-    const struct draft_section *s = draft_find_section(d, kind, name);
-    assert(s != NULL);
-    return s;
-}
-
-static const struct upstream_config *find_upstream(const struct config *c,
-                                                   const char *name)
-{
-    for (size_t i = 0; i < c->n_upstreams; i++) {
-        if (strcmp(c->upstreams[i].name, name) == 0) {
-            return &c->upstreams[i];
-        }
-    }
-    return NULL;
-}
-
-static void report_no_upstream(const struct config *c,
-                               const struct draft *d,
-                               const char *place,
-                               const char *name)
-{
-    char hint[SUGGESTION_TEXT_MAX];
-    struct suggestion s;
-    suggestion_init(&s, name, strlen(name));
-    for (size_t i = 0; i < c->n_upstreams; i++) {
-        suggestion_offer(&s, c->upstreams[i].name);
-    }
-    suggestion_format(&s, hint);
-    problem_add(d->problems, place, "there is no section [upstream %.63s]%s",
-                name, hint);
-}
-
-static void link_by_name(struct config *c,
-                         struct listener_config *l,
-                         const struct draft *d,
-                         const struct draft_entry *reference)
-{
-    char *name = expand_references(reference->value, d->source,
-                                   reference->place, d->problems);
-    if (name == NULL) {
-        return;
-    }
-    l->upstream = find_upstream(c, name);
-    if (l->upstream == NULL) {
-        report_no_upstream(c, d, reference->place, name);
-    }
-    free(name);
-}
-
-static void link_listener(struct config *c,
-                          struct listener_config *l,
-                          const struct draft *d)
-{
-    const struct draft_section *section =
-        section_of(d, SECTION_LISTENER, l->name);
-    const struct draft_entry *reference = draft_find(section, "upstream");
-    if (reference != NULL) {
-        link_by_name(c, l, d, reference);
-        return;
-    }
-    l->upstream = find_upstream(c, "default");
-    if (l->upstream == NULL && c->n_upstreams == 1) {
-        l->upstream = &c->upstreams[0];
-    }
-    if (l->upstream == NULL && c->n_upstreams > 1) {
-        problem_add(d->problems, section->place,
-                    "[listener %s] must say which of the upstreams it means: "
-                    "upstream = %s",
-                    l->name, c->upstreams[0].name);
-    }
-}
-
-void check_link(struct config *c, const struct draft *d)
-{
-    for (size_t i = 0; i < c->n_listeners; i++) {
-        struct listener_config *l = &c->listeners[i];
-        link_listener(c, l, d);
-        bool upstream_has_password =
-            l->upstream != NULL && l->upstream->password != NULL;
-        const struct draft_section *section =
-            section_of(d, SECTION_LISTENER, l->name);
-        if (draft_find(section, "auth") == NULL &&
-            (l->password != NULL || upstream_has_password)) {
-            l->auth = AUTH_OWN;
-        }
-    }
-    for (size_t i = 0; i < c->n_upstreams; i++) {
-        struct upstream_config *u = &c->upstreams[i];
-        if (!u->retry_on_timeout) {
-            u->retry_on_error &= ~(uint32_t)RETRY_ERROR_TIMEOUT;
-        }
-        nodes_set_ports(u);
-    }
-    c->process.admin = c->process.admin_address.host[0] != '\0';
-}
 
 static void check_public(const struct address *a,
                          bool bind_public,
@@ -154,13 +53,48 @@ static void check_announce(const struct listener_config *l,
     }
 }
 
+/* Keys that clients of another protocol have. announce has words of its
+ * own. */
+static void check_protocol_keys(const struct listener_config *l,
+                                const struct draft_section *section,
+                                const struct draft *d)
+{
+    unsigned types = listener_types(l);
+    if (types == 0 || (types & 1u << type_unknown) != 0) {
+        return;
+    }
+    for (const struct draft_entry *e = section->entries; e != NULL;
+         e = e->next) {
+        const struct option *o =
+            option_for_type(e->option, (types & 1u << UPSTREAM_GRPC) != 0
+                                           ? UPSTREAM_GRPC
+                                           : UPSTREAM_STANDALONE);
+        if ((o->upstream_types & types) != 0 ||
+            (e->option->upstream_types & types) != 0 ||
+            strcmp(e->key, "announce") == 0) {
+            continue;
+        }
+        problem_add(d->problems, e->place,
+                    "%s is only for protocol = %s or auto; [listener %s] has "
+                    "protocol = %s: take it out",
+                    e->key, option_is_only_grpc(o) ? "grpc" : "redis", l->name,
+                    word_text(words_protocol, l->protocol));
+    }
+    if (draft_find(section, "clients_max") != NULL &&
+        draft_find(section, "max_connections") != NULL) {
+        problem_add(d->problems, draft_place(section, "max_connections"),
+                    "max_connections and clients_max are one limit; keep one "
+                    "of them");
+    }
+}
+
 static void check_listener(const struct config *c,
                            size_t i,
                            const struct draft *d)
 {
     const struct listener_config *l = &c->listeners[i];
     const struct draft_section *section =
-        section_of(d, SECTION_LISTENER, l->name);
+        draft_section_of(d, SECTION_LISTENER, l->name);
     char text[ADDRESS_TEXT_MAX];
 
     check_public(&l->address, l->bind_public, section, d);
@@ -175,6 +109,7 @@ static void check_listener(const struct config *c,
                     l->name);
     }
     check_announce(l, section, d);
+    check_protocol_keys(l, section, d);
     for (size_t k = 0; k < i; k++) {
         const struct listener_config *other = &c->listeners[k];
         bool chosen_by_kernel = !l->address.is_unix && l->address.port == 0;
@@ -215,7 +150,8 @@ static void check_type_keys(const struct upstream_config *u,
 {
     for (const struct draft_entry *e = section->entries; e != NULL;
          e = e->next) {
-        if (option_is_for(e->option, u->type)) {
+        const struct option *o = option_for_type(e->option, u->type);
+        if (option_is_for(o, u->type)) {
             continue;
         }
         char types[64];
@@ -226,7 +162,7 @@ static void check_type_keys(const struct upstream_config *u,
                    draft_find(section, "url") == NULL) {
             cure = "say which type it is";
         }
-        list_types(e->option, types);
+        list_types(o, types);
         problem_add(d->problems, e->place,
                     "%s is only for type = %s; [upstream %s] has type = %s: %s",
                     e->key, types, u->name,
@@ -242,6 +178,7 @@ static void check_place(const struct upstream_config *u,
 {
     bool place_given = draft_find(section, "address") != NULL ||
                        draft_find(section, "nodes") != NULL ||
+                       draft_find(section, "target") != NULL ||
                        draft_find(section, "url") != NULL;
     if (!place_given && u->type == UPSTREAM_STANDALONE) {
         problem_add(d->problems, section->place,
@@ -255,6 +192,11 @@ static void check_place(const struct upstream_config *u,
                     "host:port or url = %shost:port,host:port%s",
                     u->name, url_scheme(u->type),
                     u->type == UPSTREAM_SENTINEL ? "/master_name" : "");
+    }
+    if (draft_find(section, "nodes") != NULL &&
+        draft_find(section, "target") != NULL) {
+        problem_add(d->problems, draft_place(section, "target"),
+                    "target and nodes say the same; keep one of them");
     }
     if (u->type == UPSTREAM_SENTINEL && u->master_name == NULL &&
         draft_find(section, "master_name") == NULL) {
@@ -306,7 +248,7 @@ static void check_upstream(const struct upstream_config *u,
                            const struct draft *d)
 {
     const struct draft_section *section =
-        section_of(d, SECTION_UPSTREAM, u->name);
+        draft_section_of(d, SECTION_UPSTREAM, u->name);
     if (u->type != type_unknown) {
         check_type_keys(u, section, d);
         check_place(u, section, d);
@@ -323,7 +265,7 @@ static void check_upstream(const struct upstream_config *u,
         problem_add(d->problems, upstream_place(section, "sentinel_username"),
                     "a sentinel_username needs a sentinel_password");
     }
-    if (u->backoff_base_us > u->backoff_cap_us) {
+    if (u->type != UPSTREAM_GRPC && u->backoff_base_us > u->backoff_cap_us) {
         problem_add(d->problems, draft_place(section, "backoff_base"),
                     "backoff_base is longer than backoff_cap");
     }

@@ -9,9 +9,6 @@
  * type is not checked then: it would only follow from that problem. */
 static const enum upstream_type type_unknown = (enum upstream_type)31;
 
-/* Find the upstream of each listener, and derive the defaults that depend on
- * other values. */
-void check_link(struct config *c, const struct draft *d);
 /* Report everything that does not fit together. */
 void check_config(const struct config *c, const struct draft *d);
 

@@ -8,8 +8,10 @@
 #include "config/check.h"
 #include "config/draft.h"
 #include "config/expand.h"
+#include "config/link.h"
 #include "config/nodes.h"
 #include "config/option.h"
+#include "config/policies.h"
 #include "config/problem.h"
 #include "config/url.h"
 #include "config/value.h"
@@ -17,8 +19,37 @@
 /* One load. Everything borrowed. */
 struct loader {
     const struct config_source *source;
+    const struct draft *draft;
     struct config_problems *problems;
 };
+
+static bool out_of_memory(const struct config_problems *p)
+{
+    for (size_t i = 0; i < p->n; i++) {
+        if (p->list[i].memory == NULL) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A loader whose problems are told already, or will be. */
+static struct loader loader_quiet(const struct loader *l,
+                                  struct config_problems *ignored)
+{
+    struct loader quiet = *l;
+    *ignored = (struct config_problems){ 0 };
+    quiet.problems = ignored;
+    return quiet;
+}
+
+static void loader_end(const struct loader *quiet, const struct loader *l)
+{
+    if (out_of_memory(quiet->problems)) {
+        problem_no_memory(l->problems);
+    }
+    config_problems_fini(quiet->problems);
+}
 
 /* Defaults --- */
 
@@ -27,20 +58,35 @@ static bool has_own_field(const struct option *o)
     return o->size > 0 && o->type != OPTION_REFERENCE;
 }
 
-/* Give every option of a section its default. */
-static void set_defaults(enum section_kind kind, void *base)
+static void set_default(const struct loader *l,
+                        const struct option *o,
+                        void *base)
 {
     char why[VALUE_TEXT_MAX];
-    for (size_t i = 0; i < option_count(); i++) {
-        const struct option *o = option_get(i);
-        if (o->section != kind || !has_own_field(o) || o->fallback == NULL) {
-            continue;
+    void *field = (char *)base + o->offset;
+    enum value_result result = value_parse(o, o->fallback, field, why);
+    assert(result != VALUE_BAD);
+    if (result == VALUE_NO_MEMORY) {
+        problem_no_memory(l->problems);
+    }
+}
+
+/* Give every option of a section its default. A field that has several rows
+ * gets that of the row for this type. */
+static void set_defaults(const struct loader *l,
+                         enum section_kind kind,
+                         unsigned type,
+                         void *base)
+{
+    for (int for_type = 0; for_type <= 1; for_type++) {
+        for (size_t i = 0; i < option_count(); i++) {
+            const struct option *o = option_get(i);
+            if (o->section == kind && has_own_field(o) && o->fallback != NULL &&
+                option_is_for(o, type) == (for_type == 1) &&
+                (for_type == 1 || !option_is_string(o))) {
+                set_default(l, o, base);
+            }
         }
-        void *field = (char *)base + o->offset;
-        /* No string has a default, so this takes no memory. */
-        enum value_result result = value_parse(o, o->fallback, field, why);
-        assert(result == VALUE_OK);
-        (void)result;
     }
 }
 
@@ -167,8 +213,10 @@ static void set_url_place(const struct loader *l,
         if (url_part_wins(l, section, e, "address")) {
             u->address = url->address;
         }
-    } else if (url_part_wins(l, section, e, "nodes")) {
-        set_list(l, e, option_find(SECTION_UPSTREAM, "nodes"), url->nodes, u);
+    } else if (url_part_wins(l, section, e, "nodes") &&
+               url_part_wins(l, section, e, "target")) {
+        set_list(l, e, option_find_for(SECTION_UPSTREAM, "nodes", url->type),
+                 url->nodes, u);
     }
 }
 
@@ -222,46 +270,101 @@ static void set_url(const struct loader *l,
     }
 }
 
+/* type is that of the upstream: a key may have a row for Redis and another for
+ * gRPC. */
 static void apply_entry(const struct loader *l,
                         const struct draft_section *section,
                         const struct draft_entry *e,
+                        unsigned type,
                         void *base)
 {
-    if (e->option->type == OPTION_REFERENCE) {
+    const struct option *o = option_for_type(e->option, type);
+    if (o == NULL || o->type == OPTION_REFERENCE) {
         return; /* looked up when all sections are there */
     }
     char *text = expand_references(e->value, l->source, e->place, l->problems);
     if (text == NULL) {
         return;
     }
-    if (e->option->type == OPTION_URL) {
+    if (o->type == OPTION_URL) {
         set_url(l, section, e, text, base);
-    } else if (option_is_override(e->option)) {
+    } else if (option_is_override(o)) {
         set_override(l, e, text, base);
-    } else if (option_is_list(e->option)) {
-        set_list(l, e, e->option, text, base);
+    } else if (option_is_list(o)) {
+        set_list(l, e, o, text, base);
     } else {
-        set_value(l, e, e->option, text, base);
+        set_value(l, e, o, text, base);
     }
     free(text);
 }
 
 static void apply_section(const struct loader *l,
                           const struct draft_section *section,
+                          unsigned type,
                           void *base)
 {
     const struct draft_entry *url = NULL;
     for (const struct draft_entry *e = section->entries; e != NULL;
          e = e->next) {
+        if (e->option->section != section->kind) {
+            continue; /* in [grpc], for upstreams */
+        }
         if (e->option->type == OPTION_URL) {
             url = e;
         } else {
-            apply_entry(l, section, e, base);
+            apply_entry(l, section, e, type, base);
         }
     }
     if (url != NULL) { /* it is held against the type, so that comes first */
-        apply_entry(l, section, url, base);
+        apply_entry(l, section, url, type, base);
     }
+}
+
+/* What [grpc] says for all upstreams, as far as own (NULL: nothing) does not
+ * say it. */
+static void apply_shared(const struct loader *l,
+                         const struct draft_section *own,
+                         struct upstream_config *u)
+{
+    const struct draft_section *section =
+        draft_find_section(l->draft, SECTION_ALL_GRPC, "");
+    if (section == NULL) {
+        return;
+    }
+    for (const struct draft_entry *e = section->entries; e != NULL;
+         e = e->next) {
+        if (e->option->section == SECTION_UPSTREAM &&
+            (own == NULL || draft_find(own, e->key) == NULL)) {
+            apply_entry(l, section, e, UPSTREAM_GRPC, u);
+        }
+    }
+}
+
+/* The type of an upstream, by its type or its url; what is wrong with them is
+ * told when they are read for good. */
+static unsigned find_type(const struct loader *l,
+                          const struct draft_section *section)
+{
+    char why[VALUE_TEXT_MAX];
+    struct url url;
+    unsigned type = type_unknown;
+    const struct draft_entry *e = draft_find(section, "type");
+    bool is_url = e == NULL;
+    e = is_url ? draft_find(section, "url") : e;
+    if (e == NULL) {
+        return UPSTREAM_STANDALONE;
+    }
+    struct config_problems ignored;
+    struct loader quiet = loader_quiet(l, &ignored);
+    char *text = expand_references(e->value, l->source, e->place, &ignored);
+    if (text != NULL && is_url && url_parse(text, &url) == NULL) {
+        type = url.type;
+    } else if (text != NULL && !is_url) {
+        (void)value_word(e->option, text, &type, why);
+    }
+    free(text);
+    loader_end(&quiet, l);
+    return type;
 }
 
 /* The order in which overrides are asked. */
@@ -285,6 +388,30 @@ static int compare_overrides(const void *left, const void *right)
 
 /* Sections --- */
 
+static void free_upstream(struct upstream_config *u)
+{
+    for (size_t i = 0; i < u->n_overrides; i++) {
+        free(u->overrides[i].text);
+    }
+    free(u->overrides);
+    free(u->name);
+    free(u->username);
+    free(u->password);
+    free(u->master_name);
+    free(u->sentinel_username);
+    free(u->sentinel_password);
+    free(u->zone);
+    nodes_free(u);
+    free(u->grpc.authority);
+    free(u->grpc.service_config);
+    for (size_t i = 0; i < u->grpc.n_methods; i++) {
+        free(u->grpc.methods[i].service);
+        free(u->grpc.methods[i].method);
+        free(u->grpc.methods[i].path);
+    }
+    free(u->grpc.methods);
+}
+
 static char *copy_name(const struct loader *l, const char *name)
 {
     char *copy = text_copy(name, strlen(name));
@@ -302,11 +429,18 @@ static void load_upstream(const struct loader *l,
     if (u->name == NULL) {
         return;
     }
-    set_defaults(SECTION_UPSTREAM, u);
+    unsigned type = find_type(l, section);
+    set_defaults(l, SECTION_UPSTREAM, type, u);
     if (draft_find(section, "type") != NULL) {
         u->type = type_unknown; /* until its word is read */
     }
-    apply_section(l, section, u);
+    if (type == UPSTREAM_GRPC) {
+        struct config_problems ignored;
+        struct loader quiet = loader_quiet(l, &ignored);
+        apply_shared(&quiet, section, u);
+        loader_end(&quiet, l);
+    }
+    apply_section(l, section, type, u);
     if (u->n_overrides > 1) {
         qsort(u->overrides, u->n_overrides, sizeof(*u->overrides),
               compare_overrides);
@@ -321,8 +455,21 @@ static void load_listener(const struct loader *l,
     if (listener->name == NULL) {
         return;
     }
-    set_defaults(SECTION_LISTENER, listener);
-    apply_section(l, section, listener);
+    /* Which type its upstream has is seen later, see link_config(). */
+    set_defaults(l, SECTION_LISTENER, UPSTREAM_STANDALONE, listener);
+    apply_section(l, section, UPSTREAM_STANDALONE, listener);
+}
+
+static void load_process(const struct loader *l,
+                         const struct draft_section *section,
+                         struct process_config *p)
+{
+    apply_section(l, section, UPSTREAM_STANDALONE, p);
+    if (section->kind == SECTION_ALL_GRPC) { /* once, for its problems */
+        struct upstream_config u = { 0 };
+        apply_shared(l, NULL, &u);
+        free_upstream(&u);
+    }
 }
 
 /* Make room for all sections at once: listeners keep pointers to upstreams. */
@@ -343,29 +490,21 @@ static void load_sections(struct config *c,
                           const struct draft *d,
                           const struct loader *l)
 {
-    set_defaults(SECTION_REDIAL, &c->process);
-    set_defaults(SECTION_ADMIN, &c->process);
-    set_defaults(SECTION_LOG, &c->process);
-    set_defaults(SECTION_TCP, &c->process);
+    static const enum section_kind kinds[] = { SECTION_REDIAL, SECTION_ADMIN,
+                                               SECTION_LOG, SECTION_TCP,
+                                               SECTION_ALL_GRPC };
+    for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+        set_defaults(l, kinds[i], UPSTREAM_STANDALONE, &c->process);
+    }
     for (const struct draft_section *s = d->sections; s != NULL; s = s->next) {
         if (s->kind == SECTION_UPSTREAM) {
             load_upstream(l, s, &c->upstreams[c->n_upstreams++]);
         } else if (s->kind == SECTION_LISTENER) {
             load_listener(l, s, &c->listeners[c->n_listeners++]);
         } else {
-            apply_section(l, s, &c->process);
+            load_process(l, s, &c->process);
         }
     }
-}
-
-static bool out_of_memory(const struct config_problems *p)
-{
-    for (size_t i = 0; i < p->n; i++) {
-        if (p->list[i].memory == NULL) {
-            return true;
-        }
-    }
-    return false;
 }
 
 /* Returns NULL without memory. */
@@ -379,8 +518,12 @@ static struct config *build(const struct draft *d, const struct loader *l)
     }
     load_sections(c, d, l);
     if (!out_of_memory(l->problems)) {
-        check_link(c, d);
+        link_config(c, d);
         check_config(c, d);
+        policies_build(c, d);
+    }
+    if (out_of_memory(&c->warnings)) {
+        problem_no_memory(l->problems);
     }
     return c;
 }
@@ -389,8 +532,8 @@ struct config *config_load(const struct config_source *source,
                            struct config_problems *problems)
 {
     size_t before = problems->n;
-    struct loader l = { .source = source, .problems = problems };
     struct draft d;
+    struct loader l = { .source = source, .draft = &d, .problems = problems };
     struct config *c = NULL;
 
     draft_init(&d, source, problems);
@@ -407,22 +550,6 @@ struct config *config_load(const struct config_source *source,
     return c;
 }
 
-static void free_upstream(struct upstream_config *u)
-{
-    for (size_t i = 0; i < u->n_overrides; i++) {
-        free(u->overrides[i].text);
-    }
-    free(u->overrides);
-    free(u->name);
-    free(u->username);
-    free(u->password);
-    free(u->master_name);
-    free(u->sentinel_username);
-    free(u->sentinel_password);
-    free(u->zone);
-    nodes_free(u);
-}
-
 void config_free(struct config *c)
 {
     if (c == NULL) {
@@ -436,6 +563,7 @@ void config_free(struct config *c)
     for (size_t i = 0; i < c->n_upstreams; i++) {
         free_upstream(&c->upstreams[i]);
     }
+    config_problems_fini(&c->warnings);
     free(c->listeners);
     free(c->upstreams);
     free(c);

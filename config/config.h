@@ -259,15 +259,6 @@ struct process_config {
     struct grpc_process_config grpc;
 };
 
-/* What a process was told. Shared and never changed after loading. */
-struct config {
-    struct process_config process;
-    struct listener_config *listeners; /* owned, n_listeners */
-    size_t n_listeners;
-    struct upstream_config *upstreams; /* owned, n_upstreams */
-    size_t n_upstreams;
-};
-
 /* One problem, with its place and its cure. */
 struct config_problem {
     const char *place; /* "redial.ini:12", "--set upstream.retries",
@@ -288,6 +279,16 @@ struct config_problems {
     size_t n;
 };
 void config_problems_fini(struct config_problems *p);
+
+/* What a process was told. Shared and never changed after loading. */
+struct config {
+    struct process_config process;
+    struct listener_config *listeners; /* owned, n_listeners */
+    size_t n_listeners;
+    struct upstream_config *upstreams; /* owned, n_upstreams */
+    size_t n_upstreams;
+    struct config_problems warnings; /* what is taken but is hardly meant */
+};
 
 /* Where the configuration comes from; everything borrowed for the call. */
 struct config_source {

@@ -77,24 +77,35 @@ static void describe_type(const struct option *o, char text[DOC_TEXT_MAX])
         [OPTION_COUNT32] = "number",
         [OPTION_COUNT64] = "number",
         [OPTION_SIGNED] = "number",
+        [OPTION_COUNT_UNSET] = "number",
         [OPTION_BOOL] = NULL,
         [OPTION_SWITCH] = NULL,
         [OPTION_DURATION] = "duration",
         [OPTION_DURATION_OFF] = "duration",
+        [OPTION_DURATION_INFINITE] = "duration",
         [OPTION_SIZE] = "size",
+        [OPTION_SIZE_INFINITE] = "size",
         [OPTION_PERCENT] = "share",
+        [OPTION_MILLI] = "number",
+        [OPTION_NUMBER] = "number",
         [OPTION_MODE] = "octal",
         [OPTION_ENUM] = NULL,
+        [OPTION_EITHER] = NULL,
         [OPTION_SET] = "none, or a list of",
+        [OPTION_CODES] = "list of codes",
         [OPTION_LISTEN_ADDRESS] = "address",
         [OPTION_LISTEN_ADDRESS_OFF] = "address or off",
         [OPTION_CONNECT_ADDRESS] = "address",
         [OPTION_USERNAME] = "text",
         [OPTION_SECRET] = "text, secret",
         [OPTION_NAME] = "name",
+        [OPTION_AUTHORITY] = "text",
+        [OPTION_FILE_NAME] = "file",
         [OPTION_NODES] = "list of addresses",
         [OPTION_NODE_ZONES] = "list of address=zone",
         [OPTION_ALLOW_NODES] = "list of networks and names",
+        [OPTION_TARGET] = "target",
+        [OPTION_GLOBS] = "list of methods",
         [OPTION_REFERENCE] = "name",
         [OPTION_URL] = "URL",
         [OPTION_OVERRIDE_BY_PREFIX] = NULL,
@@ -114,13 +125,16 @@ static void describe_meaning(const struct option *o, char text[DOC_TEXT_MAX])
 {
     size_t types = 0;
     size_t used = 0;
-    bool for_all = true;
+    bool for_all = !option_is_only_grpc(o);
     const char *start = o->section == SECTION_UPSTREAM
                             ? "With type = "
                             : "With an upstream of type = ";
+    /* What is only for gRPC has a place of its own. */
     for (const struct word *w = words_upstream_type; w->text != NULL; w++) {
-        for_all = for_all && option_is_for(o, w->value);
+        for_all = for_all &&
+                  (option_is_for(o, w->value) || w->value == UPSTREAM_GRPC);
     }
+    for_all = for_all || option_is_only_grpc(o);
     text[0] = '\0';
     for (const struct word *w = words_upstream_type;
          w->text != NULL && !for_all; w++) {
@@ -167,6 +181,42 @@ static void put_title(const struct writer *w, enum section_kind kind)
     putf(w, "[%s%s]", s->name, s->named ? " NAME" : "");
 }
 
+/* The options of a section: first those that are not only for gRPC. */
+enum group {
+    GROUP_FIRST,
+    GROUP_GRPC,
+    GROUP_COUNT
+};
+
+static bool is_in(const struct option *o,
+                  enum section_kind kind,
+                  unsigned group)
+{
+    return o->section == kind &&
+           option_is_only_grpc(o) == (group == GROUP_GRPC);
+}
+
+static bool has_group(enum section_kind kind, unsigned group)
+{
+    for (size_t i = 0; i < option_count(); i++) {
+        if (is_in(option_get(i), kind, group)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* What to say before the second group. */
+static const char *grpc_intro(enum section_kind kind)
+{
+    return kind == SECTION_LISTENER
+               ? "Clients that speak gRPC: with protocol = grpc a listener has "
+                 "these keys besides upstream, protocol, bind_public, "
+                 "unix_mode and accept_backlog, with auto all of them."
+               : "gRPC: with type = grpc an upstream has type, url and these "
+                 "keys.";
+}
+
 /* --help-config --- */
 
 static void help_option(const struct writer *w, const struct option *o)
@@ -190,6 +240,18 @@ static void help_option(const struct writer *w, const struct option *o)
     }
 }
 
+static void help_group(const struct writer *w,
+                       enum section_kind kind,
+                       unsigned group)
+{
+    for (size_t i = 0; i < option_count(); i++) {
+        if (is_in(option_get(i), kind, group)) {
+            put(w, "\n");
+            help_option(w, option_get(i));
+        }
+    }
+}
+
 void config_help(config_writer *write, void *context)
 {
     struct writer w = { .write = write, .context = context };
@@ -201,11 +263,11 @@ void config_help(config_writer *write, void *context)
         put_title(&w, (enum section_kind)kind);
         put(&w, "\n");
         put_wrapped(&w, "  ", section_get((enum section_kind)kind)->help);
-        for (size_t i = 0; i < option_count(); i++) {
-            if (option_get(i)->section == kind) {
-                put(&w, "\n");
-                help_option(&w, option_get(i));
-            }
+        help_group(&w, (enum section_kind)kind, GROUP_FIRST);
+        if (has_group((enum section_kind)kind, GROUP_GRPC)) {
+            put(&w, "\n");
+            put_wrapped(&w, "  ", grpc_intro((enum section_kind)kind));
+            help_group(&w, (enum section_kind)kind, GROUP_GRPC);
         }
     }
 }
@@ -217,20 +279,27 @@ static void example_option(const struct writer *w, const struct option *o)
     static const struct {
         const char *key;
         const char *text;
+        const char *grpc; /* the same for gRPC, if it is another */
     } samples[] = {
-        { "upstream", "default" },
-        { "announce", "redis.example.net:6379" },
-        { "address", "127.0.0.1:6379" },
-        { "url", "redis://127.0.0.1:6379/0" },
-        { "username", "app" },
-        { "password", "${file:/run/secrets/redis}" },
-        { "nodes", "10.0.0.1:6379, 10.0.0.2:6379, [2001:db8::3]:6379" },
-        { "master_name", "mymaster" },
-        { "sentinel_username", "watcher" },
-        { "sentinel_password", "${file:/run/secrets/sentinel}" },
-        { "zone", "eu-west-1a" },
-        { "node_zones", "10.0.0.1:6379=eu-west-1a, 10.0.0.2=eu-west-1b" },
-        { "allow_nodes", "10.0.0.0/8, 2001:db8::/32, *.example.net" },
+        { "upstream", "default", NULL },
+        { "grpc_upstream", "calls", NULL },
+        { "target", "dns:///calls.internal:50051", NULL },
+        { "idempotent_methods", "/pkg.Svc/Get*, /pkg.Svc/List*", NULL },
+        { "no_retry_methods", "/pkg.Svc/Charge", NULL },
+        { "service_config", "/etc/redial/service_config.json", NULL },
+        { "announce", "redis.example.net:6379", NULL },
+        { "address", "127.0.0.1:6379", NULL },
+        { "url", "redis://127.0.0.1:6379/0", NULL },
+        { "username", "app", NULL },
+        { "password", "${file:/run/secrets/redis}", NULL },
+        { "nodes", "10.0.0.1:6379, 10.0.0.2:6379, [2001:db8::3]:6379",
+          "10.0.0.1:50051, 10.0.0.2:50051, unix:/run/calls.sock" },
+        { "master_name", "mymaster", NULL },
+        { "sentinel_username", "watcher", NULL },
+        { "sentinel_password", "${file:/run/secrets/sentinel}", NULL },
+        { "zone", "eu-west-1a", NULL },
+        { "node_zones", "10.0.0.1:6379=eu-west-1a, 10.0.0.2=eu-west-1b", NULL },
+        { "allow_nodes", "10.0.0.0/8, 2001:db8::/32, *.example.net", NULL },
     };
     char meaning[DOC_TEXT_MAX];
     describe_meaning(o, meaning);
@@ -249,9 +318,32 @@ static void example_option(const struct writer *w, const struct option *o)
     }
     for (size_t i = 0; i < sizeof(samples) / sizeof(samples[0]); i++) {
         if (o->fallback == NULL && strcmp(samples[i].key, o->key) == 0) {
-            putf(w, "#%s = %s\n", o->key, samples[i].text);
+            bool other = option_is_only_grpc(o) && samples[i].grpc != NULL;
+            putf(w, "#%s = %s\n", o->key,
+                 other ? samples[i].grpc : samples[i].text);
         }
     }
+}
+
+static void example_group(const struct writer *w,
+                          enum section_kind kind,
+                          unsigned group)
+{
+    for (size_t i = 0; i < option_count(); i++) {
+        if (is_in(option_get(i), kind, group)) {
+            example_option(w, option_get(i));
+        }
+    }
+}
+
+/* Sections of their own, as a comment. */
+static void example_grpc(const struct writer *w, enum section_kind kind)
+{
+    put(w, "\n");
+    put_wrapped(w, "# ", grpc_intro(kind));
+    putf(w, "#[%s calls]\n", section_get(kind)->name);
+    put(w, kind == SECTION_LISTENER ? "#upstream = calls\n" : "#type = grpc\n");
+    example_group(w, kind, GROUP_GRPC);
 }
 
 void config_example(config_writer *write, void *context)
@@ -265,14 +357,13 @@ void config_example(config_writer *write, void *context)
         put(&w, "\n");
         put_wrapped(&w, "# ", s->help);
         putf(&w, "[%s%s]\n", s->name, s->named ? " default" : "");
-        for (size_t i = 0; i < option_count(); i++) {
-            if (option_get(i)->section == kind) {
-                example_option(&w, option_get(i));
-            }
-        }
+        example_group(&w, (enum section_kind)kind, GROUP_FIRST);
         if (kind == SECTION_UPSTREAM) {
             put(&w, "\n# The one thing that has no default.\n"
                     "url = redis://127.0.0.1:6379\n");
+        }
+        if (has_group((enum section_kind)kind, GROUP_GRPC)) {
+            example_grpc(&w, (enum section_kind)kind);
         }
     }
 }
@@ -539,6 +630,24 @@ static void markdown_words(const struct writer *w, const struct option *o)
     }
 }
 
+static void markdown_group(const struct writer *w,
+                           enum section_kind kind,
+                           unsigned group)
+{
+    put(w, "\n| key | default | value | meaning |\n"
+           "| --- | --- | --- | --- |\n");
+    for (size_t i = 0; i < option_count(); i++) {
+        if (is_in(option_get(i), kind, group)) {
+            markdown_option(w, option_get(i));
+        }
+    }
+    for (size_t i = 0; i < option_count(); i++) {
+        if (is_in(option_get(i), kind, group) && has_word_help(option_get(i))) {
+            markdown_words(w, option_get(i));
+        }
+    }
+}
+
 void config_markdown(config_writer *write, void *context)
 {
     struct writer w = { .write = write, .context = context };
@@ -548,18 +657,12 @@ void config_markdown(config_writer *write, void *context)
         put_title(&w, (enum section_kind)kind);
         put(&w, "`\n\n");
         put_wrapped(&w, "", section_get((enum section_kind)kind)->help);
-        put(&w, "\n| key | default | value | meaning |\n"
-                "| --- | --- | --- | --- |\n");
-        for (size_t i = 0; i < option_count(); i++) {
-            if (option_get(i)->section == kind) {
-                markdown_option(&w, option_get(i));
-            }
-        }
-        for (size_t i = 0; i < option_count(); i++) {
-            if (option_get(i)->section == kind &&
-                has_word_help(option_get(i))) {
-                markdown_words(&w, option_get(i));
-            }
+        markdown_group(&w, (enum section_kind)kind, GROUP_FIRST);
+        if (has_group((enum section_kind)kind, GROUP_GRPC)) {
+            putf(&w, "\n### %s for gRPC\n\n",
+                 kind == SECTION_LISTENER ? "Listeners" : "Upstreams");
+            put_wrapped(&w, "", grpc_intro((enum section_kind)kind));
+            markdown_group(&w, (enum section_kind)kind, GROUP_GRPC);
         }
     }
     put(&w, markdown_end);

@@ -27,6 +27,15 @@ const struct draft_section *draft_find_section(const struct draft *d,
     return s;
 }
 
+const struct draft_section *draft_section_of(const struct draft *d,
+                                             enum section_kind kind,
+                                             const char *name)
+{
+    const struct draft_section *s = draft_find_section(d, kind, name);
+    assert(s != NULL);
+    return s;
+}
+
 static struct draft_entry *find_entry(const struct draft_section *section,
                                       const char *key)
 {
@@ -107,6 +116,35 @@ static struct draft_section *get_section(struct draft *d,
 
 /* Keys --- */
 
+/* Keys of grpc.md that are not built yet. */
+static bool is_for_later(const char *key)
+{
+    static const char *const keys[] = {
+        "tls",
+        "tls_ca",
+        "tls_cert",
+        "tls_key",
+        "tls_client_ca",
+        "tls_server_name",
+        "tls_insecure_skip_verify",
+        "response_buffer",
+        "dns_txt",
+        "dns_txt_language",
+        "remote_allow_hedging",
+        "method_table",
+        "descriptor_set",
+        "http_rules",
+        "health_check_service",
+        "outlier_detection",
+    };
+    for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
+        if (strcmp(keys[i], key) == 0) {
+            return true;
+        }
+    }
+    return strncmp(key, "outlier_", strlen("outlier_")) == 0;
+}
+
 static void report_unknown_key(struct draft *d,
                                const struct draft_section *section,
                                const char *key,
@@ -114,10 +152,18 @@ static void report_unknown_key(struct draft *d,
 {
     char hint[SUGGESTION_TEXT_MAX];
     struct suggestion s;
+    if (is_for_later(key)) {
+        problem_add(d->problems, place, "%s is not supported by this version",
+                    key);
+        return;
+    }
     suggestion_init(&s, key, strlen(key));
     for (size_t i = 0; i < option_count(); i++) {
         const struct option *o = option_get(i);
-        if (o->section == section->kind && !option_is_open(o)) {
+        bool is_here =
+            o->section == section->kind ||
+            (section->kind == SECTION_ALL_GRPC && option_is_shared(o));
+        if (is_here && !option_is_open(o)) {
             suggestion_offer(&s, o->key);
         }
     }
@@ -149,6 +195,7 @@ static void make_way_for_url(struct draft_section *section, enum layer layer)
         "type",
         "address",
         "nodes",
+        "target",
         "username",
         "password",
         "master_name",
@@ -204,6 +251,17 @@ static struct draft_entry *keep_first(struct draft_section *section,
     return first;
 }
 
+/* [grpc] may have keys for all upstreams of its type. */
+static const struct option *find_option(enum section_kind kind, const char *key)
+{
+    const struct option *o = option_find(kind, key);
+    if (o == NULL && kind == SECTION_ALL_GRPC) {
+        o = option_find_for(SECTION_UPSTREAM, key, UPSTREAM_GRPC);
+        o = o != NULL && option_is_shared(o) ? o : NULL;
+    }
+    return o;
+}
+
 /* Put a key into a section; a later layer replaces an earlier one. */
 static void add_entry(struct draft *d,
                       struct draft_section *section,
@@ -212,7 +270,7 @@ static void add_entry(struct draft *d,
                       const char *place,
                       enum layer layer)
 {
-    const struct option *o = option_find(section->kind, key_text);
+    const struct option *o = find_option(section->kind, key_text);
     if (o == NULL) {
         report_unknown_key(d, section, key_text, place);
         return;
@@ -232,6 +290,10 @@ static void add_entry(struct draft *d,
     }
     if (o->type == OPTION_URL) {
         make_way_for_url(section, layer);
+    } else if (o->type == OPTION_TARGET) {
+        remove_entries(section, "nodes", layer); /* the same in other words */
+    } else if (o->type == OPTION_NODES) {
+        remove_entries(section, "target", layer);
     }
     struct draft_entry *e = find_entry(section, key);
     if (option_is_list(o) && layer == LAYER_FILE) {
@@ -288,7 +350,7 @@ static void report_unknown_section(struct draft *d,
     suggestion_format(&s, hint);
     problem_add(d->problems, place,
                 "unknown section '%.*s'; there are redial, admin, log, tcp, "
-                "listener NAME and upstream NAME%s",
+                "grpc, listener NAME and upstream NAME%s",
                 len < 100 ? (int)len : 100, name, hint);
 }
 

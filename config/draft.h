@@ -51,6 +51,10 @@ void draft_fini(struct draft *d);
 const struct draft_section *draft_find_section(const struct draft *d,
                                                enum section_kind kind,
                                                const char *name);
+/* The same for a section that is there. */
+const struct draft_section *draft_section_of(const struct draft *d,
+                                             enum section_kind kind,
+                                             const char *name);
 const struct draft_entry *draft_find(const struct draft_section *section,
                                      const char *key);
 /* Where to send people who ask for a key: its place, else the section's. */

@@ -184,6 +184,8 @@ void grpc_method_find(const struct grpc_config *c,
                       struct span path,
                       struct grpc_method_view *out);
 
+/* Whether text is of the form /service/method. */
+bool grpc_glob_is_valid(struct span text);
 /* Whether path is of the form of a glob. */
 bool grpc_glob_matches(const char *glob, struct span path);
 

@@ -50,6 +50,28 @@ static const char *parse_node(const char *text, size_t len, struct address *a)
                : address_set_port(a, end + 1, rest - 1, false);
 }
 
+/* A server of gRPC: unix:/path, or host:port with both. */
+static const char *parse_endpoint(const char *text,
+                                  size_t len,
+                                  struct address *a)
+{
+    bool is_unix = len >= 5 && memcmp(text, "unix:", 5) == 0;
+    *a = (struct address){ 0 };
+    if (is_unix || text[0] == '/') {
+        size_t start = is_unix ? 5 : 0;
+        /* gRPC writes unix:///path for an absolute path, too. */
+        if (is_unix && len >= 8 && memcmp(text + 5, "///", 3) == 0) {
+            start = 7;
+        }
+        return address_set_path(a, text + start, len - start);
+    }
+    const char *wrong = parse_node(text, len, a);
+    if (wrong == NULL && a->port == 0) {
+        return "there is no port; write host:port, as gRPC has no usual one";
+    }
+    return wrong;
+}
+
 static const char zone_form[] =
     "write host:port=zone, or host=zone for every port of a host";
 
@@ -162,6 +184,38 @@ static bool grow(void *list, size_t n, size_t size, void **grown)
     return true;
 }
 
+/* There are two lists of globs. */
+static bool is_no_retry(const struct option *o)
+{
+    assert(o->type == OPTION_GLOBS);
+    return o->offset == offsetof(struct upstream_config, grpc.no_retry_methods);
+}
+
+static const char *add_glob(const struct option *o,
+                            const char *text,
+                            size_t len,
+                            struct grpc_config *c)
+{
+    bool no_retry = is_no_retry(o);
+    size_t *n = no_retry ? &c->n_no_retry_methods : &c->n_idempotent_methods;
+    struct grpc_glob **globs =
+        no_retry ? &c->no_retry_methods : &c->idempotent_methods;
+    void *grown = NULL;
+    if (!grpc_glob_is_valid((struct span){ (const uint8_t *)text, len })) {
+        return "it is not of the form /service/method";
+    }
+    if (!grow(*globs, *n, sizeof(**globs), &grown)) {
+        return no_memory;
+    }
+    *globs = grown;
+    (*globs)[*n].text = text_copy(text, len);
+    if ((*globs)[*n].text == NULL) {
+        return no_memory;
+    }
+    (*n)++;
+    return NULL;
+}
+
 static const char *add_one(const struct option *o,
                            const char *text,
                            size_t len,
@@ -169,12 +223,17 @@ static const char *add_one(const struct option *o,
 {
     void *grown = NULL;
     const char *wrong = NULL;
-    if (o->type == OPTION_NODES) {
+    if (o->type == OPTION_GLOBS) {
+        return add_glob(o, text, len, &u->grpc);
+    }
+    if (o->type == OPTION_NODES || o->type == OPTION_TARGET) {
         if (!grow(u->nodes, u->n_nodes, sizeof(*u->nodes), &grown)) {
             return no_memory;
         }
         u->nodes = grown;
-        wrong = parse_node(text, len, &u->nodes[u->n_nodes]);
+        wrong = option_is_only_grpc(o)
+                    ? parse_endpoint(text, len, &u->nodes[u->n_nodes])
+                    : parse_node(text, len, &u->nodes[u->n_nodes]);
         u->n_nodes += wrong == NULL ? 1 : 0;
     } else if (o->type == OPTION_NODE_ZONES) {
         if (!grow(u->node_zones, u->n_node_zones, sizeof(*u->node_zones),
@@ -197,11 +256,68 @@ static const char *add_one(const struct option *o,
     return wrong;
 }
 
+/* What stands behind the scheme of a target, and which scheme it is. NULL: this
+ * is none that we know. */
+static const char *target_rest(const char *text, char *kind)
+{
+    static const struct {
+        const char *scheme;
+        char kind; /* '4', '6': addresses of that kind; 'd': one name; 'u' */
+    } schemes[] = {
+        { "dns:///", 'd' }, { "dns:", 'd' },  { "ipv4:", '4' },
+        { "ipv6:", '6' },   { "unix:", 'u' },
+    };
+    for (size_t i = 0; i < sizeof(schemes) / sizeof(schemes[0]); i++) {
+        size_t len = strlen(schemes[i].scheme);
+        if (strncmp(text, schemes[i].scheme, len) == 0) {
+            *kind = schemes[i].kind;
+            return *kind == 'u' ? text : text + len;
+        }
+    }
+    *kind = 'd';
+    return strstr(text, "//") != NULL ? NULL : text;
+}
+
+/* gRPC's "Name Resolution": what it calls a target, as a list of nodes. */
+static bool target_is_valid(const char *text, const char **rest)
+{
+    char kind = '\0';
+    *rest = target_rest(text, &kind);
+    if (*rest == NULL || **rest == '\0' || strpbrk(*rest, " \t") != NULL ||
+        (strchr(*rest, ',') != NULL && kind != '4' && kind != '6')) {
+        return false;
+    }
+    for (const char *at = *rest; *at != '\0';) {
+        struct address a = { 0 };
+        uint8_t ip[IP_BYTES];
+        size_t len = strcspn(at, ",");
+        if (len == 0 || parse_endpoint(at, len, &a) != NULL ||
+            a.is_unix != (kind == 'u')) {
+            return false;
+        }
+        bool is_v6 = strchr(a.host, ':') != NULL;
+        if ((kind == '4' || kind == '6') &&
+            (!ip_parse(a.host, strlen(a.host), ip) || is_v6 != (kind == '6'))) {
+            return false;
+        }
+        if (at[len] == ',' && at[len + 1] == '\0') {
+            return false;
+        }
+        at += len + (at[len] == ',' ? 1 : 0);
+    }
+    return true;
+}
+
 enum value_result nodes_add(const struct option *o,
                             const char *text,
                             struct upstream_config *u,
                             char why[VALUE_TEXT_MAX])
 {
+    if (o->type == OPTION_TARGET && !target_is_valid(text, &text)) {
+        (void)snprintf(why, VALUE_TEXT_MAX,
+                       "not a target such as dns:///host:443");
+        return VALUE_BAD;
+    }
     static const char separators[] = ", \t\r\n";
     size_t before = nodes_count(o, u);
     for (const char *at = text + strspn(text, separators); *at != '\0';) {
@@ -235,8 +351,12 @@ enum value_result nodes_add(const struct option *o,
 
 size_t nodes_count(const struct option *o, const struct upstream_config *u)
 {
-    if (o->type == OPTION_NODES) {
+    if (o->type == OPTION_NODES || o->type == OPTION_TARGET) {
         return u->n_nodes;
+    }
+    if (o->type == OPTION_GLOBS) {
+        return is_no_retry(o) ? u->grpc.n_no_retry_methods
+                              : u->grpc.n_idempotent_methods;
     }
     return o->type == OPTION_NODE_ZONES ? u->n_node_zones : u->n_allow_nodes;
 }
@@ -245,7 +365,7 @@ size_t nodes_count(const struct option *o, const struct upstream_config *u)
 
 static void format_node(const struct address *a, char text[ADDRESS_TEXT_MAX])
 {
-    if (a->port != 0) {
+    if (a->port != 0 || a->is_unix) {
         address_format(a, text);
     } else if (strchr(a->host, ':') != NULL) {
         (void)snprintf(text, ADDRESS_TEXT_MAX, "[%s]", a->host);
@@ -280,6 +400,11 @@ void nodes_format(const struct option *o,
     assert(i < nodes_count(o, u));
     if (o->type == OPTION_NODES) {
         format_node(&u->nodes[i], text);
+    } else if (o->type == OPTION_GLOBS) {
+        const struct grpc_glob *globs = is_no_retry(o)
+                                            ? u->grpc.no_retry_methods
+                                            : u->grpc.idempotent_methods;
+        (void)snprintf(text, NODES_TEXT_MAX, "%s", globs[i].text);
     } else if (o->type == OPTION_NODE_ZONES) {
         char node[ADDRESS_TEXT_MAX];
         format_node(&u->node_zones[i].node, node);
@@ -293,7 +418,7 @@ void nodes_format(const struct option *o,
 void nodes_set_ports(struct upstream_config *u)
 {
     for (size_t i = 0; i < u->n_nodes; i++) {
-        if (u->nodes[i].port == 0) {
+        if (u->nodes[i].port == 0 && u->type != UPSTREAM_GRPC) {
             u->nodes[i].port =
                 u->type == UPSTREAM_SENTINEL ? SENTINEL_PORT : REDIS_PORT;
         }
@@ -305,8 +430,11 @@ bool node_equal(const struct address *a, const struct address *b)
     uint8_t a_ip[IP_BYTES];
     uint8_t b_ip[IP_BYTES];
     size_t i = 0;
-    if (a->port != b->port) {
+    if (a->port != b->port || a->is_unix != b->is_unix) {
         return false;
+    }
+    if (a->is_unix) {
+        return strcmp(a->host, b->host) == 0;
     }
     if (ip_parse(a->host, strlen(a->host), a_ip) &&
         ip_parse(b->host, strlen(b->host), b_ip)) {
@@ -319,6 +447,14 @@ bool node_equal(const struct address *a, const struct address *b)
     return a->host[i] == b->host[i];
 }
 
+static void free_globs(struct grpc_glob *globs, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        free(globs[i].text);
+    }
+    free(globs);
+}
+
 void nodes_free(struct upstream_config *u)
 {
     for (size_t i = 0; i < u->n_node_zones; i++) {
@@ -327,6 +463,8 @@ void nodes_free(struct upstream_config *u)
     for (size_t i = 0; i < u->n_allow_nodes; i++) {
         free(u->allow_nodes[i].host);
     }
+    free_globs(u->grpc.idempotent_methods, u->grpc.n_idempotent_methods);
+    free_globs(u->grpc.no_retry_methods, u->grpc.n_no_retry_methods);
     free(u->nodes);
     free(u->node_zones);
     free(u->allow_nodes);

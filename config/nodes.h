@@ -1,4 +1,5 @@
-/* The lists of an upstream: nodes, node_zones and allow_nodes. */
+/* The lists of an upstream: nodes, node_zones, allow_nodes and globs of
+ * methods. */
 #ifndef CONFIG_NODES_H
 #define CONFIG_NODES_H
 
@@ -35,7 +36,7 @@ void nodes_set_ports(struct upstream_config *u);
  * spelling. */
 bool node_equal(const struct address *a, const struct address *b);
 
-/* Free the three lists. */
+/* Free the lists. */
 void nodes_free(struct upstream_config *u);
 
 #endif

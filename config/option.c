@@ -35,6 +35,16 @@ const struct word words_upstream_type[] = {
     { "sentinel", UPSTREAM_SENTINEL,
       "a primary and its replicas; nodes are the sentinels that know which is "
       "which" },
+    { "grpc", UPSTREAM_GRPC, "gRPC servers; nodes are all of them" },
+    { NULL, 0, NULL },
+};
+
+const struct word words_protocol[] = {
+    { "redis", LISTENER_REDIS, "RESP" },
+    { "grpc", LISTENER_GRPC, "HTTP/2 without TLS (h2c)" },
+    { "auto", LISTENER_AUTO,
+      "either, told apart by their first bytes; upstream is for those that "
+      "speak Redis, grpc_upstream for the others" },
     { NULL, 0, NULL },
 };
 
@@ -106,6 +116,91 @@ const struct word words_backoff[] = {
     { NULL, 0, NULL },
 };
 
+const struct word words_grpc_retries[] = {
+    { "full", GRPC_RETRIES_FULL, "whatever the policy of a method says" },
+    { "transparent", GRPC_RETRIES_TRANSPARENT,
+      "only what is known not to have run" },
+    { "off", GRPC_RETRIES_OFF, "nothing" },
+    { NULL, 0, NULL },
+};
+
+const struct word words_grpc_ambiguous[] = {
+    { "auto", GRPC_AMBIGUOUS_AUTO,
+      "if it is idempotent, or has a retryPolicy that names its service" },
+    { "policy", GRPC_AMBIGUOUS_POLICY,
+      "if it has any policy: some calls will run twice" },
+    { "idempotent", GRPC_AMBIGUOUS_IDEMPOTENT, "if it is idempotent" },
+    { "never", GRPC_AMBIGUOUS_NEVER, "never" },
+    { NULL, 0, NULL },
+};
+
+const struct word words_grpc_hold[] = {
+    { "auto", GRPC_HOLD_AUTO, "where a retry would still be possible" },
+    { "off", GRPC_HOLD_OFF, "never" },
+    { NULL, 0, NULL },
+};
+
+const struct word words_grpc_stop_client[] = {
+    { "auto", GRPC_STOP_AUTO, "when a call failed that was retried here" },
+    { "always", GRPC_STOP_ALWAYS, "whenever a call failed" },
+    { "never", GRPC_STOP_NEVER, "never" },
+    { NULL, 0, NULL },
+};
+
+const struct word words_grpc_stacked[] = {
+    { "share", GRPC_STACKED_SHARE,
+      "the client's attempts and redial's are counted together" },
+    { "ignore", GRPC_STACKED_IGNORE, "each of the client's has all of ours" },
+    { NULL, 0, NULL },
+};
+
+const struct word words_grpc_lb[] = {
+    { "pick_first", GRPC_PICK_FIRST, "the first that can be reached" },
+    { "round_robin", GRPC_ROUND_ROBIN, "all in turn" },
+    { "least_request", GRPC_LEAST_REQUEST,
+      "of some, the one with the fewest calls" },
+    { NULL, 0, NULL },
+};
+
+const struct word words_grpc_reconnect[] = {
+    { "fast", GRPC_RECONNECT_FAST, "200ms, 5s, 1.6, 0.2 and 5s" },
+    { "grpc", GRPC_RECONNECT_GRPC,
+      "1s, 120s, 1.6, 0.2 and 20s, as gRPC libraries do" },
+    { NULL, 0, NULL },
+};
+
+const struct word words_grpc_mode[] = {
+    { "strict", false,
+      "as gRPC libraries do: one mistake and nothing of the "
+      "file is taken" },
+    { "gapic", true,
+      "a retryPolicy needs no maxAttempts, as in files published for client "
+      "generators; it is then max_attempts_cap" },
+    { NULL, 0, NULL },
+};
+
+/* The codes of gRPC, by number. */
+const struct word words_status[] = {
+    { "OK", 0, NULL },
+    { "CANCELLED", 1, NULL },
+    { "UNKNOWN", 2, NULL },
+    { "INVALID_ARGUMENT", 3, NULL },
+    { "DEADLINE_EXCEEDED", 4, NULL },
+    { "NOT_FOUND", 5, NULL },
+    { "ALREADY_EXISTS", 6, NULL },
+    { "PERMISSION_DENIED", 7, NULL },
+    { "RESOURCE_EXHAUSTED", 8, NULL },
+    { "FAILED_PRECONDITION", 9, NULL },
+    { "ABORTED", 10, NULL },
+    { "OUT_OF_RANGE", 11, NULL },
+    { "UNIMPLEMENTED", 12, NULL },
+    { "INTERNAL", 13, NULL },
+    { "UNAVAILABLE", 14, NULL },
+    { "DATA_LOSS", 15, NULL },
+    { "UNAUTHENTICATED", 16, NULL },
+    { NULL, 0, NULL },
+};
+
 #define MICROSECONDS(n) ((int64_t)(n))
 #define MILLISECONDS(n) ((int64_t)(n)*1000)
 #define SECONDS(n)      ((int64_t)(n)*1000000)
@@ -113,6 +208,7 @@ const struct word words_backoff[] = {
 #define HOURS(n)        ((int64_t)(n)*3600 * 1000000)
 #define DAYS(n)         ((int64_t)(n)*86400 * 1000000)
 #define KIB(n)          ((int64_t)(n)*1024)
+#define MIB(n)          ((int64_t)(n)*1024 * 1024)
 #define GIB(n)          ((int64_t)(n)*1024 * 1024 * 1024)
 
 static const struct section sections[] = {
@@ -131,8 +227,11 @@ static const struct section sections[] = {
 #define STANDALONE (1u << UPSTREAM_STANDALONE)
 #define CLUSTER    (1u << UPSTREAM_CLUSTER)
 #define SENTINEL   (1u << UPSTREAM_SENTINEL)
+#define GRPC       (1u << UPSTREAM_GRPC)
+#define REDIS      (STANDALONE | CLUSTER | SENTINEL)
+#define EVERY      (REDIS | GRPC)
 /* FIELD is two initializers, so it has to be expanded before the row is. */
-#define OPTION(...)     ROW(STANDALONE | CLUSTER | SENTINEL, __VA_ARGS__)
+#define OPTION(...)     ROW(REDIS, __VA_ARGS__)
 #define OPTION_FOR(...) ROW(__VA_ARGS__)
 #define ROW(types, in, at, bytes, name, kind, text, low, high, list, other, \
             about)                                                          \
@@ -244,12 +343,31 @@ const char *option_key_wrong(const struct option *o, const char *key)
 bool option_is_list(const struct option *o)
 {
     return o->type == OPTION_NODES || o->type == OPTION_NODE_ZONES ||
-           o->type == OPTION_ALLOW_NODES;
+           o->type == OPTION_ALLOW_NODES || o->type == OPTION_TARGET ||
+           o->type == OPTION_GLOBS;
+}
+
+bool option_is_shared(const struct option *o)
+{
+    return o->section == SECTION_UPSTREAM && option_is_only_grpc(o) &&
+           o->type != OPTION_NODES && o->type != OPTION_TARGET;
 }
 
 bool option_is_for(const struct option *o, unsigned upstream_type)
 {
     return (o->upstream_types & 1u << upstream_type) != 0;
+}
+
+bool option_is_string(const struct option *o)
+{
+    return o->type == OPTION_USERNAME || o->type == OPTION_SECRET ||
+           o->type == OPTION_NAME || o->type == OPTION_AUTHORITY ||
+           o->type == OPTION_FILE_NAME;
+}
+
+bool option_is_only_grpc(const struct option *o)
+{
+    return o->upstream_types == 1u << UPSTREAM_GRPC;
 }
 
 static bool option_takes(const struct option *o, const char *key)
@@ -268,6 +386,40 @@ const struct option *option_find(enum section_kind section, const char *key)
         }
     }
     return NULL;
+}
+
+const struct option *option_find_for(enum section_kind section,
+                                     const char *key,
+                                     unsigned upstream_type)
+{
+    for (size_t i = 0; i < option_count(); i++) {
+        if (options[i].section == section &&
+            option_is_for(&options[i], upstream_type) &&
+            option_takes(&options[i], key)) {
+            return &options[i];
+        }
+    }
+    return NULL;
+}
+
+const struct option *option_for_type(const struct option *o,
+                                     unsigned upstream_type)
+{
+    bool is_known = upstream_type <= UPSTREAM_GRPC;
+    if (option_is_open(o) || option_is_for(o, upstream_type)) {
+        return o;
+    }
+    for (size_t i = 0; i < option_count(); i++) {
+        const struct option *other = &options[i];
+        if (other == o || other->section != o->section ||
+            strcmp(other->key, o->key) != 0) {
+            continue;
+        }
+        if (!is_known || option_is_for(other, upstream_type)) {
+            return is_known ? other : NULL;
+        }
+    }
+    return o;
 }
 
 const char *word_text(const struct word *words, unsigned value)

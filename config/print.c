@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "config/config.h"
+#include "config/link.h"
 #include "config/nodes.h"
 #include "config/option.h"
 #include "config/value.h"
@@ -93,6 +94,17 @@ static bool is_empty_address(const struct option *o, const void *field)
     return o->type == OPTION_CONNECT_ADDRESS && a->host[0] == '\0';
 }
 
+static void print_reference(const struct printer *p,
+                            const struct option *o,
+                            const struct listener_config *l)
+{
+    if (strcmp(o->key, "upstream") == 0) {
+        print_entry(p, o->key, l->upstream->name);
+    } else if (l->protocol == LISTENER_AUTO) {
+        print_entry(p, o->key, l->grpc_upstream->name);
+    }
+}
+
 static void print_option(const struct printer *p,
                          const struct option *o,
                          const void *base)
@@ -100,7 +112,7 @@ static void print_option(const struct printer *p,
     char text[VALUE_TEXT_MAX];
     const void *field = (const char *)base + o->offset;
     if (o->type == OPTION_URL /* its parts have keys of their own */ ||
-        is_empty_address(o, field)) {
+        o->type == OPTION_TARGET || is_empty_address(o, field)) {
         return;
     }
     if (option_is_override(o)) {
@@ -108,10 +120,8 @@ static void print_option(const struct printer *p,
     } else if (option_is_list(o)) {
         print_list(p, o, base);
     } else if (o->type == OPTION_REFERENCE) {
-        const struct upstream_config *const *upstream = field;
-        print_entry(p, o->key, (*upstream)->name);
-    } else if (o->type == OPTION_USERNAME || o->type == OPTION_SECRET ||
-               o->type == OPTION_NAME) {
+        print_reference(p, o, base);
+    } else if (option_is_string(o)) {
         print_string(p, o, field);
     } else {
         value_format(o, field, text);
@@ -119,10 +129,27 @@ static void print_option(const struct printer *p,
     }
 }
 
+/* Whether an earlier key of the section, for one of these types, has the same
+ * field: with protocol = auto there is one limit with two names. */
+static bool is_printed(size_t row, unsigned types)
+{
+    const struct option *o = option_get(row);
+    for (size_t i = 0; i < row && o->size > 0; i++) {
+        const struct option *other = option_get(i);
+        if (other->section == o->section && other->size > 0 &&
+            other->offset == o->offset &&
+            (other->upstream_types & types) != 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* types is a set: 1 << enum upstream_type. */
 static void print_section(const struct printer *p,
                           enum section_kind kind,
                           const char *name,
-                          enum upstream_type type,
+                          unsigned types,
                           const void *base)
 {
     print(p, "[");
@@ -133,9 +160,10 @@ static void print_section(const struct printer *p,
     }
     print(p, "]\n");
     for (size_t i = 0; i < option_count(); i++) {
-        if (option_get(i)->section == kind &&
-            option_is_for(option_get(i), type)) {
-            print_option(p, option_get(i), base);
+        const struct option *o = option_get(i);
+        if (o->section == kind && (o->upstream_types & types) != 0 &&
+            !is_printed(i, types)) {
+            print_option(p, o, base);
         }
     }
 }
@@ -144,7 +172,17 @@ static void print_process(const struct printer *p,
                           enum section_kind kind,
                           const struct config *c)
 {
-    print_section(p, kind, NULL, UPSTREAM_STANDALONE, &c->process);
+    print_section(p, kind, NULL, 1u << UPSTREAM_STANDALONE, &c->process);
+}
+
+static bool has_grpc(const struct config *c)
+{
+    for (size_t i = 0; i < c->n_upstreams; i++) {
+        if (c->upstreams[i].type == UPSTREAM_GRPC) {
+            return true;
+        }
+    }
+    return false;
 }
 
 void config_print(const struct config *c, config_writer *write, void *context)
@@ -157,14 +195,18 @@ void config_print(const struct config *c, config_writer *write, void *context)
     print_process(&p, SECTION_LOG, c);
     print(&p, "\n");
     print_process(&p, SECTION_TCP, c);
+    if (has_grpc(c)) {
+        print(&p, "\n");
+        print_process(&p, SECTION_ALL_GRPC, c);
+    }
     for (size_t i = 0; i < c->n_listeners; i++) {
         print(&p, "\n");
         print_section(&p, SECTION_LISTENER, c->listeners[i].name,
-                      c->listeners[i].upstream->type, &c->listeners[i]);
+                      listener_types(&c->listeners[i]), &c->listeners[i]);
     }
     for (size_t i = 0; i < c->n_upstreams; i++) {
         print(&p, "\n");
         print_section(&p, SECTION_UPSTREAM, c->upstreams[i].name,
-                      c->upstreams[i].type, &c->upstreams[i]);
+                      1u << c->upstreams[i].type, &c->upstreams[i]);
     }
 }

@@ -305,6 +305,43 @@ static const char *parse_unix(struct part p, struct url *url)
                          : address_set_path(&url->address, path, strlen(path));
 }
 
+/* host:port,host:port and no more. */
+static const char *parse_grpc(struct part p, struct url *url)
+{
+    url->type = UPSTREAM_GRPC;
+    if (p.len > 0 && p.text[p.len - 1] == '/') {
+        p.len--;
+    }
+    for (size_t i = 0; i < p.len; i++) {
+        if (strchr("@/?#", p.text[i]) != NULL) {
+            return "a grpc:// URL has only hosts and ports: "
+                   "grpc://host:50051,host:50051";
+        }
+    }
+    return parse_hosts(p, url);
+}
+
+static const char *parse_grpc_unix(struct part p, struct url *url)
+{
+    char path[URL_PART_MAX + 1];
+    url->type = UPSTREAM_GRPC;
+    if (p.len == 0 || p.text[0] != '/') {
+        return "the URL of a Unix socket has three slashes: "
+               "grpc+unix:///path";
+    }
+    const char *wrong = decode(p, path);
+    if (wrong == NULL) {
+        wrong = address_set_path(&url->address, path, strlen(path));
+    }
+    if (wrong == NULL && strpbrk(path, ", ") != NULL) {
+        wrong = "the path of a Unix socket has no commas or spaces here";
+    }
+    if (wrong == NULL) {
+        address_format(&url->address, url->nodes);
+    }
+    return wrong;
+}
+
 /* NOLINTNEXTLINE(readability-function-size): tolower() is a macro */
 static bool has_scheme(struct part *p, const char *scheme)
 {
@@ -342,21 +379,30 @@ const char *url_parse(const char *text, struct url *url)
         { "rediss+sentinel://", UPSTREAM_SENTINEL,
           "TLS to the servers is not built yet; use redis+sentinel:// on a "
           "trusted network" },
+        { "grpc://", UPSTREAM_GRPC, NULL },
+        { "grpcs://", UPSTREAM_GRPC,
+          "TLS to the servers is not built yet; use grpc:// on a trusted "
+          "network" },
     };
     struct part p = { text, strlen(text) };
     memset(url, 0, sizeof(*url));
     if (has_scheme(&p, "redis+unix://") || has_scheme(&p, "unix://")) {
         return parse_unix(p, url);
     }
+    if (has_scheme(&p, "grpc+unix://")) {
+        return parse_grpc_unix(p, url);
+    }
     for (size_t i = 0; i < sizeof(schemes) / sizeof(schemes[0]); i++) {
         if (has_scheme(&p, schemes[i].text)) {
             url->type = schemes[i].type;
-            const char *wrong = parse_tcp(p, url);
+            const char *wrong = url->type == UPSTREAM_GRPC ? parse_grpc(p, url)
+                                                           : parse_tcp(p, url);
             return wrong != NULL ? wrong : schemes[i].not_yet;
         }
     }
-    return "a URL begins with redis://, redis+cluster://, redis+sentinel:// or "
-           "redis+unix://, such as redis://127.0.0.1:6379";
+    return "a URL begins with redis://, redis+cluster://, redis+sentinel://, "
+           "redis+unix://, grpc:// or grpc+unix://, such as "
+           "redis://127.0.0.1:6379";
 }
 
 const char *url_scheme(enum upstream_type type)
@@ -365,6 +411,7 @@ const char *url_scheme(enum upstream_type type)
     case UPSTREAM_STANDALONE: return "redis://";
     case UPSTREAM_CLUSTER: return "redis+cluster://";
     case UPSTREAM_SENTINEL: return "redis+sentinel://";
+    case UPSTREAM_GRPC: return "grpc://";
     }
     return "redis://";
 }

@@ -15,7 +15,8 @@ enum {
 /* redis://user:password@host:port/db or redis+unix:///path?db=N, or
  * redis+cluster://user:password@host:port,host:port or
  * redis+sentinel://user:password@host:port,host:port/master_name/db
- * ?sentinel_username=U&sentinel_password=P */
+ * ?sentinel_username=U&sentinel_password=P, or
+ * grpc://host:port,host:port or grpc+unix:///path */
 struct url {
     enum upstream_type type;
     struct address address;        /* standalone */

@@ -9,31 +9,10 @@
 
 #include "config/address.h"
 #include "config/arena.h"
+#include "config/codes.h"
 #include "config/config.h"
 #include "config/problem.h"
-
-struct unit {
-    const char *name;
-    int64_t factor;
-};
-
-/* From the smallest; the last that divides a value is the one to print. */
-static const struct unit duration_units[] = {
-    { "us", 1 },       { "ms", 1000 },      { "s", 1000000 },
-    { "m", 60000000 }, { "h", 3600000000 }, { "d", 86400000000 },
-};
-static const struct unit size_units[] = {
-    { "", 1 },
-    { "KiB", 1024 },
-    { "MiB", (int64_t)1024 * 1024 },
-    { "GiB", (int64_t)1024 * 1024 * 1024 },
-    { "TiB", (int64_t)1024 * 1024 * 1024 * 1024 },
-};
-static const struct unit size_units_read[] = {
-    { "B", 1 },        { "kB", 1000 },       { "KB", 1000 },
-    { "MB", 1000000 }, { "GB", 1000000000 }, { "TB", 1000000000000 },
-    { "kiB", 1024 },
-};
+#include "config/value_number.h"
 
 #define COUNT_OF(list) (sizeof(list) / sizeof((list)[0]))
 
@@ -47,114 +26,6 @@ static enum value_result bad(char *why, const char *format, ...)
     (void)vsnprintf(why, VALUE_TEXT_MAX, format, arguments);
     va_end(arguments);
     return VALUE_BAD;
-}
-
-/* A decimal number in millionths is exact for everything we take. */
-struct number {
-    int64_t whole;
-    int64_t millionths;
-};
-
-enum {
-    NUMBER_DIGITS_MAX = 15,
-    FRACTION_DIGITS_MAX = 6
-};
-
-/* Read "12" or "1.5" from the start of text. Returns the rest, or NULL when
- * there is no number. */
-static const char *read_number(const char *text, struct number *n)
-{
-    *n = (struct number){ 0 };
-    size_t digits = 0;
-    for (; *text >= '0' && *text <= '9'; text++) {
-        if (++digits > NUMBER_DIGITS_MAX) {
-            return NULL;
-        }
-        n->whole = n->whole * 10 + (*text - '0');
-    }
-    if (digits == 0 || *text != '.') {
-        return digits == 0 ? NULL : text;
-    }
-    text++;
-    digits = 0;
-    int64_t scale = 1000000;
-    for (; *text >= '0' && *text <= '9'; text++) {
-        if (++digits > FRACTION_DIGITS_MAX) {
-            return NULL;
-        }
-        scale /= 10;
-        n->millionths += (*text - '0') * scale;
-    }
-    return digits == 0 ? NULL : text;
-}
-
-/* n times factor, when that is a whole number and no overflow. */
-static bool scale_number(struct number n, int64_t factor, int64_t *value)
-{
-    /* The largest factor, a tebibyte, times 999,999 fits. */
-    int64_t part = n.millionths * factor;
-    if (n.whole > (INT64_MAX - factor) / factor || part % 1000000 != 0) {
-        return false;
-    }
-    *value = n.whole * factor + part / 1000000;
-    return true;
-}
-
-static const struct unit *find_unit(const struct unit *units,
-                                    size_t count,
-                                    const char *name)
-{
-    for (size_t i = 0; i < count; i++) {
-        if (strcmp(units[i].name, name) == 0) {
-            return &units[i];
-        }
-    }
-    return NULL;
-}
-
-static void format_unit(const struct unit *units,
-                        size_t count,
-                        int64_t v,
-                        char *text)
-{
-    const struct unit *best = &units[0];
-    for (size_t i = 1; i < count && v != 0; i++) {
-        if (v % units[i].factor == 0) {
-            best = &units[i];
-        }
-    }
-    (void)snprintf(text, VALUE_TEXT_MAX, "%lld%s",
-                   (long long)(v / best->factor), best->name);
-}
-
-static bool is_number_type(enum option_type type)
-{
-    return type == OPTION_COUNT32 || type == OPTION_COUNT64 ||
-           type == OPTION_SIGNED || type == OPTION_DURATION ||
-           type == OPTION_DURATION_OFF || type == OPTION_SIZE ||
-           type == OPTION_PERCENT || type == OPTION_MODE;
-}
-
-static void format_number(enum option_type type, int64_t v, char *text)
-{
-    if (type == OPTION_DURATION && v == 0) {
-        (void)snprintf(text, VALUE_TEXT_MAX, "0s");
-    } else if (type == OPTION_DURATION_OFF && v == 0) {
-        (void)snprintf(text, VALUE_TEXT_MAX, "off");
-    } else if (type == OPTION_DURATION || type == OPTION_DURATION_OFF) {
-        format_unit(duration_units, COUNT_OF(duration_units), v, text);
-    } else if (type == OPTION_SIZE) {
-        format_unit(size_units, COUNT_OF(size_units), v, text);
-    } else if (type == OPTION_PERCENT && v % 10 == 0) {
-        (void)snprintf(text, VALUE_TEXT_MAX, "%lld%%", (long long)(v / 10));
-    } else if (type == OPTION_PERCENT) {
-        (void)snprintf(text, VALUE_TEXT_MAX, "%lld.%lld%%", (long long)(v / 10),
-                       (long long)(v % 10));
-    } else if (type == OPTION_MODE) {
-        (void)snprintf(text, VALUE_TEXT_MAX, "%04llo", (unsigned long long)v);
-    } else {
-        (void)snprintf(text, VALUE_TEXT_MAX, "%lld", (long long)v);
-    }
 }
 
 static void list_words(const struct word *words, char *text)
@@ -177,154 +48,18 @@ static void list_words(const struct word *words, char *text)
 void value_range(const struct option *o, char text[VALUE_TEXT_MAX])
 {
     text[0] = '\0';
-    if (o->words != NULL) {
+    if (o->type == OPTION_CODES) {
+        (void)snprintf(text, VALUE_TEXT_MAX, "names or 1 to %d",
+                       (int)CODES_MAX);
+    } else if (o->words != NULL) {
         list_words(o->words, text);
     } else if (o->type == OPTION_BOOL) {
         (void)snprintf(text, VALUE_TEXT_MAX, "yes or no");
     } else if (o->type == OPTION_SWITCH) {
         (void)snprintf(text, VALUE_TEXT_MAX, "on or off");
-    } else if (is_number_type(o->type)) {
-        char low[VALUE_TEXT_MAX];
-        char high[VALUE_TEXT_MAX];
-        format_number(o->type, o->min, low);
-        format_number(o->type, o->max, high);
-        (void)snprintf(text, VALUE_TEXT_MAX, "%s%.32s to %.32s",
-                       o->type == OPTION_DURATION_OFF ? "off, or " : "", low,
-                       high);
+    } else if (number_is_type(o->type)) {
+        number_range(o, text);
     }
-}
-
-static enum value_result parse_duration(const char *text, int64_t *v, char *why)
-{
-    if (strcmp(text, "0") == 0) {
-        *v = 0;
-        return VALUE_OK;
-    }
-    struct number n;
-    const char *rest = read_number(text, &n);
-    if (rest != NULL) {
-        const struct unit *u =
-            find_unit(duration_units, COUNT_OF(duration_units), rest);
-        if (u != NULL && scale_number(n, u->factor, v)) {
-            return VALUE_OK;
-        }
-        if (*rest == '\0') {
-            return bad(why, "a duration needs a unit: us, ms, s, m, h or d");
-        }
-    }
-    return bad(why, "not a duration; write 250ms, 10s, 1m or 2h");
-}
-
-static enum value_result parse_size(const char *text, int64_t *v, char *why)
-{
-    struct number n;
-    const char *rest = read_number(text, &n);
-    if (rest != NULL) {
-        const struct unit *u =
-            find_unit(size_units, COUNT_OF(size_units), rest);
-        if (u == NULL) {
-            u = find_unit(size_units_read, COUNT_OF(size_units_read), rest);
-        }
-        if (u != NULL && scale_number(n, u->factor, v)) {
-            return VALUE_OK;
-        }
-    }
-    return bad(why, "not a size; write 512 (bytes), 64KiB, 8MiB, 1GiB or 8MB");
-}
-
-static enum value_result parse_percent(const char *text, int64_t *v, char *why)
-{
-    struct number n;
-    const char *rest = read_number(text, &n);
-    if (rest != NULL && strcmp(rest, "%") == 0 && scale_number(n, 10, v)) {
-        return VALUE_OK;
-    }
-    if (rest != NULL && *rest == '\0' && scale_number(n, 1000, v)) {
-        return VALUE_OK;
-    }
-    return bad(why, "not a share; write 20%% or 0.2, to a tenth of a percent");
-}
-
-static enum value_result parse_count(const char *text,
-                                     bool negative,
-                                     int64_t *v,
-                                     char *why)
-{
-    struct number n;
-    bool minus = negative && text[0] == '-';
-    const char *rest = read_number(text + (minus ? 1 : 0), &n);
-    if (rest == NULL || *rest != '\0' || n.millionths != 0) {
-        return bad(why, "not a whole number");
-    }
-    *v = minus ? -n.whole : n.whole;
-    return VALUE_OK;
-}
-
-static enum value_result parse_mode(const char *text, int64_t *v, char *why)
-{
-    size_t len = strspn(text, "01234567");
-    if (len == 0 || len > 6 || text[len] != '\0') {
-        return bad(why, "not octal permissions; write 0660 or 0600");
-    }
-    *v = strtol(text, NULL, 8);
-    return VALUE_OK;
-}
-
-static enum value_result parse_number(const struct option *o,
-                                      const char *text,
-                                      int64_t *v,
-                                      char *why)
-{
-    enum value_result result = VALUE_BAD;
-    if (o->type == OPTION_DURATION_OFF && strcmp(text, "off") == 0) {
-        *v = 0;
-        return VALUE_OK;
-    }
-    if (o->type == OPTION_DURATION || o->type == OPTION_DURATION_OFF) {
-        result = parse_duration(text, v, why);
-    } else if (o->type == OPTION_SIZE) {
-        result = parse_size(text, v, why);
-    } else if (o->type == OPTION_PERCENT) {
-        result = parse_percent(text, v, why);
-    } else if (o->type == OPTION_MODE) {
-        result = parse_mode(text, v, why);
-    } else {
-        result = parse_count(text, o->type == OPTION_SIGNED, v, why);
-    }
-    if (result != VALUE_OK || (o->type == OPTION_DURATION_OFF && *v == 0)) {
-        return result;
-    }
-    if (*v < o->min || *v > o->max) {
-        char range[VALUE_TEXT_MAX];
-        value_range(o, range);
-        return bad(why, "out of range; allowed is %.128s", range);
-    }
-    return VALUE_OK;
-}
-
-static void store_number(const struct option *o, int64_t v, void *field)
-{
-    if (o->type == OPTION_SIGNED) {
-        assert(o->size == sizeof(int64_t));
-        *(int64_t *)field = v;
-    } else if (o->size == sizeof(uint32_t)) {
-        *(uint32_t *)field = (uint32_t)v;
-    } else {
-        assert(o->size == sizeof(uint64_t));
-        *(uint64_t *)field = (uint64_t)v;
-    }
-}
-
-static int64_t load_number(const struct option *o, const void *field)
-{
-    if (o->type == OPTION_SIGNED) {
-        return *(const int64_t *)field;
-    }
-    if (o->size == sizeof(uint32_t)) {
-        return *(const uint32_t *)field;
-    }
-    const uint64_t *wide = field;
-    return (int64_t)*wide;
 }
 
 static enum value_result parse_bool(const char *text, bool *value, char *why)
@@ -401,6 +136,33 @@ static enum value_result parse_enum(const struct option *o,
     return result;
 }
 
+static enum value_result parse_either(const struct option *o,
+                                      const char *text,
+                                      bool *field,
+                                      char *why)
+{
+    unsigned value = 0;
+    enum value_result result = value_word(o, text, &value, why);
+    if (result == VALUE_OK) {
+        *field = value != 0;
+    }
+    return result;
+}
+
+static enum value_result parse_codes(const char *text,
+                                     uint32_t *field,
+                                     char *why)
+{
+    uint32_t set = 0;
+    char room[CODES_TEXT_MAX];
+    const char *wrong = codes_parse(text, &set, room);
+    if (wrong != NULL) {
+        return bad(why, "%s", wrong);
+    }
+    *field = set;
+    return VALUE_OK;
+}
+
 static enum value_result parse_set(const struct option *o,
                                    const char *text,
                                    uint32_t *field,
@@ -467,6 +229,19 @@ const char *value_name_wrong(const char *text, size_t len)
     return NULL;
 }
 
+/* RFC 3986 without user information. */
+static const char *authority_wrong(const char *text, size_t len)
+{
+    for (size_t i = 0; i < len; i++) {
+        if (!isalnum((unsigned char)text[i]) &&
+            strchr("-._~!$&'()*+,;=:[]%", text[i]) == NULL) {
+            return "not an authority; write auto, pass, or a text such as "
+                   "calls.example.net:443";
+        }
+    }
+    return NULL;
+}
+
 static enum value_result parse_string(const struct option *o,
                                       const char *text,
                                       char **field,
@@ -483,8 +258,12 @@ static enum value_result parse_string(const struct option *o,
         return bad(why, "*** stands for a secret that is not shown; write the "
                         "secret, or better ${file:/path}");
     }
-    const char *wrong =
-        o->type == OPTION_NAME ? value_name_wrong(text, len) : NULL;
+    const char *wrong = NULL;
+    if (o->type == OPTION_NAME) {
+        wrong = value_name_wrong(text, len);
+    } else if (o->type == OPTION_AUTHORITY) {
+        wrong = authority_wrong(text, len);
+    }
     if (wrong != NULL) {
         return bad(why, "%s", wrong);
     }
@@ -509,11 +288,14 @@ enum value_result value_parse(const struct option *o,
 {
     assert(o->size > 0);
     why[0] = '\0';
-    if (is_number_type(o->type)) {
+    if (o->type == OPTION_CODES) {
+        return parse_codes(text, field, why);
+    }
+    if (number_is_type(o->type)) {
         int64_t v = 0;
-        enum value_result result = parse_number(o, text, &v, why);
+        enum value_result result = number_parse(o, text, &v, why);
         if (result == VALUE_OK) {
-            store_number(o, v, field);
+            number_store(o, v, field);
         }
         return result;
     }
@@ -523,11 +305,13 @@ enum value_result value_parse(const struct option *o,
     if (o->type == OPTION_ENUM) {
         return parse_enum(o, text, field, why);
     }
+    if (o->type == OPTION_EITHER) {
+        return parse_either(o, text, field, why);
+    }
     if (o->type == OPTION_SET) {
         return parse_set(o, text, field, why);
     }
-    if (o->type == OPTION_USERNAME || o->type == OPTION_SECRET ||
-        o->type == OPTION_NAME) {
+    if (option_is_string(o)) {
         return parse_string(o, text, field, why);
     }
     return parse_address(o, text, field, why);
@@ -551,8 +335,8 @@ void value_format(const struct option *o,
                   const void *field,
                   char text[VALUE_TEXT_MAX])
 {
-    if (is_number_type(o->type)) {
-        format_number(o->type, load_number(o, field), text);
+    if (number_is_type(o->type)) {
+        number_format(o->type, number_load(o, field), text);
     } else if (o->type == OPTION_BOOL) {
         const char *word = *(const bool *)field ? "yes" : "no";
         (void)snprintf(text, VALUE_TEXT_MAX, "%s", word);
@@ -563,6 +347,11 @@ void value_format(const struct option *o,
         unsigned value = 0;
         memcpy(&value, field, sizeof(value));
         (void)snprintf(text, VALUE_TEXT_MAX, "%s", word_text(o->words, value));
+    } else if (o->type == OPTION_EITHER) {
+        const char *word = word_text(o->words, *(const bool *)field ? 1 : 0);
+        (void)snprintf(text, VALUE_TEXT_MAX, "%s", word);
+    } else if (o->type == OPTION_CODES) {
+        codes_format(*(const uint32_t *)field, text);
     } else if (o->type == OPTION_SET) {
         format_set(o, *(const uint32_t *)field, text);
     } else {

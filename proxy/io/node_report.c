@@ -180,6 +180,7 @@ static const char *type_name(enum upstream_type type)
     case UPSTREAM_STANDALONE: return "standalone";
     case UPSTREAM_CLUSTER: return "cluster";
     case UPSTREAM_SENTINEL: return "sentinel";
+    case UPSTREAM_GRPC: return "grpc";
     }
     return "";
 }

@@ -95,7 +95,8 @@ static const struct option *option_of(enum section_kind section,
 }
 
 /* Take the "#" from each line that is a commented option of this type of
- * upstream, and put one before the others. Returns how many are left. */
+ * upstream, and put one before the others. Those for gRPC stand in sections of
+ * their own, which stay comments. Returns how many are left. */
 static size_t uncomment(char *text, unsigned type)
 {
     enum section_kind section = SECTION_COUNT;
@@ -103,6 +104,8 @@ static size_t uncomment(char *text, unsigned type)
     for (char *line = text; *line != '\0'; line += *line == '\n' ? 1 : 0) {
         if (line[0] == '[') {
             section = section_find(line + 1, strcspn(line + 1, " ]"));
+        } else if (strncmp(line, "#[", 2) == 0) {
+            section = SECTION_COUNT;
         }
         const struct option *o = option_of(section, line);
         /* "url" and the keys it stands for exclude each other; the example has
@@ -149,6 +152,9 @@ static void every_line_of_the_example_loads_when_it_is_not_a_comment(
     (void)state;
     for (const struct word *w = words_upstream_type; w->text != NULL; w++) {
         size_t expected = 0;
+        if (w->value == UPSTREAM_GRPC) {
+            continue;
+        }
         for (size_t i = 0; i < option_count(); i++) {
             expected += option_is_for(option_get(i), w->value) ? 1 : 0;
         }
@@ -157,6 +163,46 @@ static void every_line_of_the_example_loads_when_it_is_not_a_comment(
         assert_int_equal(uncomment(generated.text, w->value), expected - 3);
         load_uncommented(w, w->value == UPSTREAM_SENTINEL ? 3 : 2);
     }
+}
+
+/* The same for the sections of gRPC. */
+static size_t uncomment_grpc(char *text)
+{
+    enum section_kind section = SECTION_COUNT;
+    size_t options = 0;
+    for (char *line = text; *line != '\0'; line += *line == '\n' ? 1 : 0) {
+        if (line[0] == '[') {
+            section = SECTION_COUNT;
+        } else if (strncmp(line, "#[", 2) == 0) {
+            section = section_find(line + 2, strcspn(line + 2, " ]"));
+            line[0] = ' ';
+        }
+        const struct option *o = option_of(section, line);
+        /* target and nodes exclude each other; protocol is not auto; and there
+         * is no such file. */
+        if (o != NULL && strcmp(o->key, "target") != 0 &&
+            strcmp(o->key, "grpc_upstream") != 0 &&
+            strcmp(o->key, "service_config") != 0) {
+            line[0] = ' ';
+            options++;
+        }
+        line += strcspn(line, "\n");
+    }
+    return options;
+}
+
+static void every_line_for_grpc_loads_when_it_is_not_a_comment(void **state)
+{
+    (void)state;
+    size_t expected = 2; /* "upstream = calls", "type = grpc" */
+    for (size_t i = 0; i < option_count(); i++) {
+        expected += option_is_only_grpc(option_get(i)) ? 1 : 0;
+    }
+    generate(config_example);
+    assert_int_equal(uncomment_grpc(generated.text), expected - 3);
+    static struct loaded_text printed;
+    print_config(generated.text, &printed);
+    assert_non_null(strstr(printed.text, "[upstream calls]\ntype = grpc\n"));
 }
 
 static void help_names_every_option(void **state)
@@ -178,6 +224,7 @@ int main(void)
         cmocka_unit_test(the_example_file_loads_to_the_defaults),
         cmocka_unit_test(
             every_line_of_the_example_loads_when_it_is_not_a_comment),
+        cmocka_unit_test(every_line_for_grpc_loads_when_it_is_not_a_comment),
         cmocka_unit_test(help_names_every_option),
     };
     return cmocka_run_group_tests_name("config documents", tests, NULL, NULL);

@@ -236,10 +236,11 @@ static void wrong_sets_are_told_with_a_suggestion(void **state)
     refuse_set("upstream.dedline=5s",
                "--set upstream.dedline: unknown key 'dedline' in section "
                "[upstream]; did you mean 'deadline'?\n");
-    refuse_set("upstraem.deadline=5s",
-               "--set upstraem.deadline: unknown section 'upstraem'; there are "
-               "redial, admin, log, tcp, listener NAME and upstream NAME; did "
-               "you mean 'upstream'?\n");
+    refuse_set(
+        "upstraem.deadline=5s",
+        "--set upstraem.deadline: unknown section 'upstraem'; there are "
+        "redial, admin, log, tcp, grpc, listener NAME and upstream NAME; did "
+        "you mean 'upstream'?\n");
     refuse_set("upstream.defalt.deadline=5s",
                "--set upstream.defalt.deadline: there is no section [upstream "
                "defalt] to change; did you mean 'default'?\n");
@@ -350,7 +351,7 @@ static void all_problems_of_a_file_are_told(void **state)
         "f:1: 'early' stands before the first section; begin with one such as "
         "[upstream default]\n"
         "f:2: unknown section 'redail'; there are redial, admin, log, tcp, "
-        "listener NAME and upstream NAME; did you mean 'redial'?\n"
+        "grpc, listener NAME and upstream NAME; did you mean 'redial'?\n"
         "f:6: unknown key 'dead_line' in section [upstream]; did you mean "
         "'deadline'?\n"
         "f:8: 'retries' is already given at f:7\n"

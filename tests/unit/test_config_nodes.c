@@ -631,13 +631,13 @@ static void a_type_that_is_unknown_has_no_other_problems(void **state)
     (void)state;
     refuse_file("[upstream default]\ntype = clutser\nnodes = a, a\n"
                 "cluster_view = real\n[listener l]\nannounce = a:1\n",
-                "f:2: type = clutser: allowed is standalone, cluster or "
-                "sentinel; did you mean 'cluster'?\n");
+                "f:2: type = clutser: allowed is standalone, cluster, "
+                "sentinel or grpc; did you mean 'cluster'?\n");
     refuse_file("[upstream default]\nurl = redis+clutser://a\n"
                 "cluster_view = real\n",
                 "f:2: url: a URL begins with redis://, redis+cluster://, "
-                "redis+sentinel:// or redis+unix://, such as "
-                "redis://127.0.0.1:6379\n");
+                "redis+sentinel://, redis+unix://, grpc:// or grpc+unix://, "
+                "such as redis://127.0.0.1:6379\n");
 }
 
 static void zones_of_nodes_need_ones_own(void **state)

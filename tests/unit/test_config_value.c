@@ -60,13 +60,20 @@ static void each_field_has_the_size_of_its_type(void **state)
         switch (o->type) {
         case OPTION_COUNT32:
         case OPTION_PERCENT:
+        case OPTION_MILLI:
         case OPTION_MODE:
+        case OPTION_CODES:
         case OPTION_SET: size = sizeof(uint32_t); break;
         case OPTION_COUNT64:
         case OPTION_DURATION:
         case OPTION_DURATION_OFF:
+        case OPTION_DURATION_INFINITE:
+        case OPTION_SIZE_INFINITE:
         case OPTION_SIZE: size = sizeof(uint64_t); break;
+        case OPTION_NUMBER: size = sizeof(double); break;
+        case OPTION_COUNT_UNSET:
         case OPTION_SIGNED: size = sizeof(int64_t); break;
+        case OPTION_EITHER:
         case OPTION_BOOL:
         case OPTION_SWITCH: size = sizeof(bool); break;
         case OPTION_ENUM: size = sizeof(unsigned); break;
@@ -76,10 +83,14 @@ static void each_field_has_the_size_of_its_type(void **state)
         case OPTION_USERNAME:
         case OPTION_SECRET:
         case OPTION_NAME:
+        case OPTION_AUTHORITY:
+        case OPTION_FILE_NAME:
+        case OPTION_GLOBS:
         case OPTION_REFERENCE: size = sizeof(char *); break;
         case OPTION_NODES:
         case OPTION_NODE_ZONES:
         case OPTION_ALLOW_NODES:
+        case OPTION_TARGET:
         case OPTION_URL:
         case OPTION_OVERRIDE_BY_PREFIX:
         case OPTION_OVERRIDE_BY_SCRIPT:
@@ -102,6 +113,11 @@ static void each_default_is_a_value_of_its_option(void **state)
         }
         assert_in_range(o->size, 1, sizeof(field));
         assert_int_equal(value_parse(o, o->fallback, field, why), VALUE_OK);
+        if (option_is_string(o)) {
+            char *text = NULL;
+            memcpy(&text, field, sizeof(text));
+            free(text);
+        }
         checked++;
     }
     assert_true(checked > 50);
@@ -253,7 +269,7 @@ static void words_are_suggested(void **state)
     refused(o, "ALL", "did you mean 'all'?");
     refused(o, "", "allowed is");
     refused(row("upstream", "type"), "cluser",
-            "allowed is standalone, cluster or sentinel; did you mean "
+            "allowed is standalone, cluster, sentinel or grpc; did you mean "
             "'cluster'?");
 }
 
@@ -473,7 +489,14 @@ static void numbers_print_as_they_read(void **state)
                 v -= v % 1000; /* so that larger units come up, too */
                 v = v < o->min ? o->min : v;
             }
+            if (o->type == OPTION_DURATION_INFINITE && v == 0) {
+                v = 1; /* zero means infinite */
+            }
             uint64_t wide = (uint64_t)v;
+            double real = (double)v / 1e6;
+            if (o->type == OPTION_NUMBER) {
+                memcpy(&wide, &real, sizeof(wide));
+            }
             uint32_t narrow = (uint32_t)v;
             uint64_t wide_again = 0;
             uint32_t narrow_again = 0;
