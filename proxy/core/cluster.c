@@ -203,24 +203,32 @@ static struct request *whole_one(const struct upstream *u)
 
 /* What u lost with its connection may still arrive there. As long as u's node
  * has its place in the cluster it would take effect, at the latest when the
- * slot comes back: so the replay waits for the fence, and what its client has
- * behind it waits, too (redis.md §4 rule 5). */
-static bool waits_for_fence(const struct upstream *u, const struct request *r)
+ * slot comes back: a replay waits for the fence (redis.md §4 rule 5). */
+static bool awaits_fence(const struct upstream *u, const struct request *r)
 {
-    const struct endpoint *p = u->endpoint;
-    if (!u->fence_needed || p->fallen || p->cluster->slots == NULL) {
-        return false;
-    }
+    return r->write_replay && r->upstream == u && u->fence_needed &&
+           !u->endpoint->fallen && u->endpoint->cluster->slots != NULL;
+}
+
+static bool has_slot(const struct request *r)
+{
+    return r->slot != SLOT_NONE && r->slot != SLOT_NOT_LOOKED_FOR;
+}
+
+/* Whether r must not leave u: it needs the fence there, or would overtake what
+ * its client has in front of it and leaves there (rule 7). */
+static bool stays(const struct upstream *u, const struct request *r)
+{
     LIST_FOR_EACH (node, &r->downstream->requests) {
         const struct request *q = CONTAINER_OF(node, struct request, arrival);
-        if (q->write_replay && q->upstream == u) {
-            return true;
-        }
         if (q == r) {
             break;
         }
+        if (q->upstream == u && q->slot == r->slot && has_slot(r)) {
+            return true;
+        }
     }
-    return false;
+    return awaits_fence(u, r);
 }
 
 /* Move what waits on u for another lane there, in its order. */
@@ -244,7 +252,7 @@ static void reroute_lane(struct engine *e, struct upstream *u)
         }
         next = node->next;
         struct upstream *to = redis_lane(e, r->downstream, r);
-        if (to == NULL || to == u || waits_for_fence(u, r)) {
+        if (to == NULL || to == u || stays(u, r)) {
             continue;
         }
         upstream_unhold(e, u, r);
@@ -273,11 +281,14 @@ static struct request *first_own(const struct upstream *u)
     return NULL;
 }
 
-static bool any_waits_for_fence(const struct upstream *u)
+static bool any_awaits_fence(const struct upstream *u)
 {
-    return !list_empty(&u->waiting) &&
-           waits_for_fence(u, CONTAINER_OF(u->waiting.prev, struct request,
-                                           place));
+    LIST_FOR_EACH (node, &u->waiting) {
+        if (awaits_fence(u, CONTAINER_OF(node, struct request, place))) {
+            return true;
+        }
+    }
+    return false;
 }
 
 /* A lane of a client's own goes where what needs it goes now, or away from a
@@ -293,7 +304,7 @@ static void rehome(struct engine *e, struct upstream *u)
     struct endpoint *to = r != NULL ? redis_endpoint(e, d, r)
                           : lost    ? redis_any_endpoint(d)
                                     : u->endpoint;
-    if (to != u->endpoint && !any_waits_for_fence(u)) {
+    if (to != u->endpoint && !any_awaits_fence(u)) {
         upstream_rehome(e, u, to);
     }
 }

@@ -601,7 +601,8 @@ void downstream_recall(struct engine *e, struct downstream *d)
     struct request *first = NULL;
     LIST_FOR_EACH (node, &d->requests) {
         struct request *r = CONTAINER_OF(node, struct request, arrival);
-        if (r->state == REQUEST_READY) {
+        if (r->state == REQUEST_READY &&
+            !(r->write_replay && r->upstream->fence_needed)) {
             if (!gather_explode_waiting(e, r)) {
                 return; /* d is closed */
             }

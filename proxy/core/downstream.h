@@ -156,7 +156,7 @@ void downstream_reply(struct engine *e,
 void downstream_end_stream(struct engine *e, struct request *r);
 
 /* Take back what waits for a lane: something in front of it must be tried
- * again first. */
+ * again first. What needs a fence on its lane stays there. */
 void downstream_recall(struct engine *e, struct downstream *d);
 
 /* Whether anybody else's replies are due on u, a shared lane, behind those of

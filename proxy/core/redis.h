@@ -133,8 +133,9 @@ struct endpoint *redis_any_endpoint(const struct downstream *d);
 struct upstream *redis_lane(struct engine *e,
                             struct downstream *d,
                             struct request *r);
-/* r, which was refused and goes by its client's own lane, is tried again: let
- * the lane lead where r goes now. False: r has been answered. */
+/* r, which was refused or taken back and goes by its client's own lane, is
+ * tried again: let the lane lead where r goes now. False: r has been answered.
+ */
 bool redis_follow(struct engine *e, struct downstream *d, struct request *r);
 /* Submit r to that lane. */
 void redis_send(struct engine *e, struct downstream *d, struct request *r);

@@ -443,7 +443,9 @@ bool redis_dispatch(struct engine *e, struct downstream *d, struct request *r)
         if (whole) {
             return redis_gather(e, d, r); /* it can be taken apart now */
         }
-        redis_submit(e, d, r);
+        if (redis_follow(e, d, r)) { /* the map may have changed since */
+            redis_submit(e, d, r);
+        }
         return true;
     }
     bool skip = d->reply_skip;
