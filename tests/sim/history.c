@@ -367,7 +367,9 @@ void history_attempt(struct world *w,
                      const struct session *session)
 {
     struct request_record *r = history_at(w->history, request);
-    if (session != NULL && session->readonly && node_of(session)->replica) {
+    bool may_be_old = session != NULL && session->readonly &&
+                      node_of(session)->replica && !r->writes;
+    if (may_be_old) { /* a write is refused there, or it is a primary now */
         check_replica(w, r);
     }
     uint64_t deadline_us = w->upstream->deadline_us;
