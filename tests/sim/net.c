@@ -2,15 +2,12 @@
 #include <assert.h>
 #include <stdlib.h>
 
-#include "tests/sim/client.h"
-#include "tests/sim/server.h"
 #include "tests/sim/world.h"
 
 enum {
     CHUNK_MAX = 32 * 1024,
     KERNEL_ROOM = 256 * 1024,
     SLICE_MAX = 7,
-    UNREAD_MAX = 64 * 1024, /* what a stopped peer's kernel keeps for it */
     USER_TIMEOUT_US = 5000000,
     SOON_US = 1000,
 };
@@ -93,11 +90,7 @@ static void link_cut(struct world *w, struct link *l, int error)
     l->in.fin = false;
     if (l->peer_open) {
         l->peer_open = false;
-        if (l->upstream) {
-            server_hangup(w, l, true);
-        } else {
-            client_closed(w, l->client);
-        }
+        w->model->hangup(w, l, true);
     }
     if (l->engine_open && !l->closing) {
         l->closing = true;
@@ -138,15 +131,6 @@ static size_t chunk(struct world *w)
 
 /* --- what the kernel takes --------------------------------------------- */
 
-static void marks_pass(struct world *w, struct link *l)
-{
-    while (l->marks_at < l->n_marks &&
-           l->marks[l->marks_at].end <= l->taken_offset) {
-        history_sent(w, l->marks[l->marks_at].request);
-        l->marks_at++;
-    }
-}
-
 void link_pump(struct world *w, struct link *l)
 {
     schedule(w, l, &l->out);
@@ -170,7 +154,7 @@ void link_pump(struct world *w, struct link *l)
         schedule(w, l, &l->out);
     }
     l->taken_offset += n;
-    marks_pass(w, l);
+    w->model->taken(w, l);
     world_step(w, (struct event){
                       .type = EVENT_WRITTEN, .conn = l->id, .count = n });
 }
@@ -197,30 +181,6 @@ static void mark_dirty(struct world *w, struct link *l)
     w->dirty[w->n_dirty++] = l;
 }
 
-/* Read along what the engine says to a server. */
-static void listen_in(struct world *w, struct link *l)
-{
-    struct model_command c;
-    while (l->said.size > 0 &&
-           model_command_read(bytes_span(&l->said), &c) == MODEL_DONE) {
-        struct span raw = { .data = bytes_front(&l->said), .len = c.size };
-        uint32_t request = history_find(w->history, raw);
-        l->said_offset += c.size;
-        if (request != NO_REQUEST) {
-            history_attempt(w, request, l->session);
-            if (l->n_marks == l->marks_cap) {
-                l->marks_cap = l->marks_cap * 2 + 32;
-                l->marks =
-                    must_grow(l->marks, l->marks_cap * sizeof l->marks[0]);
-            }
-            l->marks[l->n_marks++] =
-                (struct attempt_mark){ .end = l->said_offset,
-                                       .request = request };
-        }
-        bytes_drop(&l->said, c.size);
-    }
-}
-
 /* No server of the model has such an address; only liars tell them. */
 static void check_allowed(struct world *w, const struct address *address)
 {
@@ -242,10 +202,7 @@ static void on_write(struct world *w, struct link *l, struct chain *chain)
     struct span fresh = { .data = bytes_front(&l->queue) + before,
                           .len = l->queue.size - before };
     world_note(w, "write", l, fresh.len, fresh);
-    if (l->upstream) {
-        bytes_add(&l->said, fresh.data, fresh.len);
-        listen_in(w, l);
-    }
+    w->model->wrote(w, l, fresh);
     mark_dirty(w, l);
 }
 
@@ -274,14 +231,13 @@ static void on_connect(struct world *w,
     if (l == NULL || !l->engine_open) {
         l = link_new(w, id, true);
     }
-    l->server = world_server(w, address);
+    w->model->find(w, l, address);
     check_allowed(w, address);
     world_note(w, "connect", l, address->port, span_of(address->host));
     if (strikes(w, FAULT_SYN_LOST)) {
         return; /* never answered; net_heal() knows it as not connected */
     }
-    bool refused =
-        l->server == NULL || !server_up(l->server) || strikes(w, FAULT_REFUSE);
+    bool refused = !w->model->listens(l) || strikes(w, FAULT_REFUSE);
     world_wake(w, latency(w), WAKE_CONNECT, l, refused ? 1 + IO_REFUSED : 0);
 }
 
@@ -290,7 +246,7 @@ static void on_resolve(struct world *w,
                        const struct address *address)
 {
     struct link *l = link_new(w, id, true);
-    l->server = world_server(w, address);
+    w->model->find(w, l, address);
     check_allowed(w, address);
     world_note(w, "resolve", l, address->port, span_of(address->host));
     world_wake(w, latency(w) * 3, WAKE_RESOLVE, l,
@@ -338,9 +294,7 @@ void net_action(struct world *w, struct action *action)
             break;
         case ACTION_CLOSE:
             on_close(w, l);
-            if (!l->upstream && l->client != NULL) {
-                l->client->engine_closed = true;
-            }
+            w->model->dropped(l);
             break;
         case ACTION_CONNECT:
         case ACTION_RESOLVE: break;
@@ -376,7 +330,7 @@ static void connected(struct world *w, struct link *l, int error)
     if (!l->engine_open || l->connected) {
         return;
     }
-    if (error == 0 && (l->server == NULL || !server_up(l->server))) {
+    if (error == 0 && !w->model->listens(l)) {
         error = 1 + IO_REFUSED;
     }
     world_note(w, "connected", l, (uint64_t)error, (struct span){ 0 });
@@ -386,7 +340,7 @@ static void connected(struct world *w, struct link *l, int error)
         l->connected = true;
         l->peer_open = true;
         draw_cuts(w, l);
-        server_accept(w, l->server, l);
+        w->model->accept(w, l);
     }
     world_step(w, (struct event){
                       .type = EVENT_CONNECTED, .conn = l->id, .error = error });
@@ -398,10 +352,8 @@ static void resolved(struct world *w, struct link *l, int error)
     if (!l->engine_open) {
         return;
     }
-    if (l->server == NULL) {
+    if (!w->model->address(w, l, &address)) {
         error = 1 + IO_NO_NAME;
-    } else {
-        world_address(w, l->server, &address);
     }
     world_note(w, "resolved", l, (uint64_t)error, (struct span){ 0 });
     struct event event = { .type = EVENT_RESOLVED,
@@ -432,19 +384,10 @@ static size_t arriving(struct world *w, struct link *l, struct pipe *p)
     return n;
 }
 
-static bool peer_full(const struct link *l)
-{
-    if (l->upstream) {
-        return server_stopped(l->server) && l->session != NULL &&
-               l->session->in.size > UNREAD_MAX;
-    }
-    return l->client != NULL && l->client->unread.size > UNREAD_MAX;
-}
-
 static void arrive_out(struct world *w, struct link *l)
 {
     struct pipe *p = &l->out;
-    if (peer_full(l)) {
+    if (w->model->full(l)) {
         p->scheduled = false; /* link_pump() goes on when it reads again */
         return;
     }
@@ -457,11 +400,7 @@ static void arrive_out(struct world *w, struct link *l)
     bytes_drop(&p->data, n);
     p->delivered += n;
     if (n > 0 && l->peer_open) {
-        if (l->upstream) {
-            server_receive(w, l, bytes_span(&piece));
-        } else {
-            client_receive(w, l->client, bytes_span(&piece));
-        }
+        w->model->receive(w, l, bytes_span(&piece));
     }
     bytes_fini(&piece);
     if (p->delivered >= p->cut_at && l->peer_open) {
@@ -470,11 +409,9 @@ static void arrive_out(struct world *w, struct link *l)
     }
     if (p->data.size == 0 && p->fin) {
         p->fin = false;
-        if (l->peer_open && l->upstream) {
-            server_hangup(w, l, false);
-        } else if (l->peer_open) {
-            l->peer_open = false;
-            client_closed(w, l->client);
+        if (l->peer_open) {
+            l->peer_open = l->upstream;
+            w->model->hangup(w, l, false);
         }
     }
     link_pump(w, l);
@@ -524,17 +461,12 @@ static void arrive_in(struct world *w, struct link *l)
             world_wake(w, SOON_US, WAKE_IN, l, 0);
             return;
         }
-        history_served(w, l->last_client); /* its reply may be a long one */
-        if (l->upstream && p->stuck_until > 0) {
-            client_served_all(w); /* replies that were stuck until now */
-        }
+        w->model->arriving(w, l);
         world_note(w, "bytes", l, n,
                    (struct span){ .data = bytes_front(&p->data), .len = n });
         bytes_drop(&p->data, n);
         p->delivered += n;
-        if (l->client != NULL) {
-            client_arrived(w, l->client, n);
-        }
+        w->model->arrives(w, l, n);
         world_step(w, event);
     }
     if (p->delivered >= p->cut_at && l->peer_open) {
@@ -637,7 +569,7 @@ void net_strike(struct world *w)
         get_stuck(w, l, &l->in, us);
     } else if (strikes(w, FAULT_HALF_CLOSE)) {
         bytes_clear(&l->out.data);
-        server_hangup(w, l, true);
+        w->model->hangup(w, l, true);
         link_end(w, l, false);
     }
 }

@@ -7,20 +7,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "tests/sim/client.h"
-#include "tests/sim/cluster_model.h"
-#include "tests/sim/server.h"
-
 enum {
     BEGIN_US = 1000000,
     FAULT_TICK_US = 5000,
     LIMITS_EVERY = 64,         /* events between two looks at the limits */
     STEPS_WITHOUT_TIME = 2000, /* more of them: it spins */
-    PHASE_MAX_US = 900000000,  /* of virtual time for phase 1 */
-    BLOCKED_MAX_US = 3000000,  /* what a BLPOP may add */
-    LARGE = 100000, /* no request is: it could not follow a redirect */
-    PROBES = 8,     /* requests per client when all is well again */
-    MEMORY_MAX = 256 * 1024 * 1024,
     ALLOC_HEADER = 16,
 };
 
@@ -293,7 +284,7 @@ void world_step(struct world *w, struct event event)
     engine_step(w->engine, &event);
 }
 
-static void drain(struct world *w)
+void world_drain(struct world *w)
 {
     struct action action;
     do {
@@ -306,35 +297,6 @@ static void drain(struct world *w)
     w->turn++;
 }
 
-static void check_limits(struct world *w)
-{
-    struct engine_stats e;
-    struct upstream_stats u;
-    engine_stats(w->engine, &e, &u);
-    if (u.reply_mismatch + u.ledger_mismatch > 0) {
-        world_violate(w,
-                      "a counter that must stay 0 rose: late_attempts %" PRIu64
-                      " reply_mismatch %" PRIu64 " ledger_mismatch %" PRIu64,
-                      u.late_attempts, u.reply_mismatch, u.ledger_mismatch);
-    }
-    /* What was in flight and lost waits in front of it, whatever the limit. */
-    uint64_t held_max =
-        w->upstream->held_requests_max +
-        (uint64_t)w->settings.clients * w->listener->pipeline_max;
-    if (u.requests_held > held_max) {
-        world_violate(w, "I11: %" PRIu64 " requests are held", u.requests_held);
-    }
-    if (u.lanes_private > w->upstream->private_lanes_max) {
-        world_violate(w, "I11: %" PRIu64 " private lanes", u.lanes_private);
-    }
-    if (e.clients > w->listener->clients_max) {
-        world_violate(w, "I11: %" PRIu64 " clients", e.clients);
-    }
-    if (w->memory_bytes > MEMORY_MAX) {
-        world_violate(w, "I11: the engine holds %zu bytes", w->memory_bytes);
-    }
-}
-
 /* --- things that happen ------------------------------------------------ */
 
 static void tick(struct world *w)
@@ -344,35 +306,32 @@ static void tick(struct world *w)
     }
     world_wake(w, FAULT_TICK_US, WAKE_FAULT, NULL, 0);
     net_strike(w);
-    struct server *s = w->server;
-    if (w->cluster != NULL) {
-        cluster_strike(w);
-        s = &w->cluster->nodes[pick(w, 0, w->cluster->n_nodes - 1)]->server;
-    }
-    if (strikes(w, FAULT_KILL)) {
-        server_kill(w, s, pick(w, 1000, w->cluster == NULL ? 500000 : 1500000));
-    }
-    if (strikes(w, FAULT_STOP)) {
-        server_stop(w, s, pick(w, 1000, 1500000));
-    }
-    if (strikes(w, FAULT_CLIENT_KILL)) {
-        server_kick(w, s);
-    }
-    if (strikes(w, FAULT_LOADING)) {
-        server_load(w, s, pick(w, 1000, 300000));
-    }
-    if (strikes(w, FAULT_READONLY)) {
-        server_readonly(w, s, pick(w, 1000, 300000));
-    }
+    w->model->tick(w);
     if (strikes(w, FAULT_MEMORY)) {
         w->memory_fails = true;
         world_wake(w, pick(w, 100, 20000), WAKE_MEMORY, NULL, 0);
     }
     if (!w->draining && strikes(w, FAULT_DRAIN)) {
-        w->draining = true;
-        world_note(w, "drain", NULL, 0, (struct span){ 0 });
-        world_step(w, (struct event){ .type = EVENT_DRAIN });
+        world_finish(w);
     }
+}
+
+void world_finish(struct world *w)
+{
+    w->draining = true;
+    world_note(w, "drain", NULL, 0, (struct span){ 0 });
+    world_step(w, (struct event){ .type = EVENT_DRAIN });
+}
+
+void world_heal(struct world *w)
+{
+    w->healed = true;
+    w->healed_us = w->now_us;
+    w->memory_fails = false;
+    world_note(w, "healed", NULL, 0, (struct span){ 0 });
+    net_heal(w);
+    w->model->heal(w);
+    world_drain(w);
 }
 
 static void happen(struct world *w, const struct sleeper *s)
@@ -383,20 +342,13 @@ static void happen(struct world *w, const struct sleeper *s)
     case WAKE_OUT:
     case WAKE_IN:
     case WAKE_CLOSED: net_wake(w, s); break;
-    case WAKE_CLIENT: client_act(w, s->who); break;
-    case WAKE_READ: client_read(w, s->who); break;
     case WAKE_FAULT: tick(w); break;
-    case WAKE_CONTINUE: server_continue(w, s->who, s->number); break;
-    case WAKE_RESTART: server_restart(w, s->who); break;
-    case WAKE_UNBLOCK: server_unblock(w, s->who, s->number); break;
     case WAKE_MEMORY: w->memory_fails = false; break;
-    case WAKE_CLUSTER: cluster_wake(w, s->who, s->number); break;
+    default: w->model->wake(w, s); break;
     }
 }
 
-/* Let the next thing happen, or the engine's timeout, unless that is later
- * than until_us. */
-static bool turn(struct world *w, uint64_t until_us)
+bool world_turn(struct world *w, uint64_t until_us)
 {
     uint64_t deadline_us = engine_deadline(w->engine);
     uint64_t next_us = w->n_heap > 0 ? w->heap[0].at_us : UINT64_MAX;
@@ -422,173 +374,19 @@ static bool turn(struct world *w, uint64_t until_us)
     }
     bool more = w->n_heap > 0 && w->heap[0].at_us <= w->now_us;
     if (!w->settings.lazy_drain || !more || chance(w, 1, 4)) {
-        drain(w);
+        world_drain(w);
     }
     if (w->events % LIMITS_EVERY == 0) {
-        check_limits(w);
+        w->model->check_limits(w);
     }
     return !world_broken(w);
 }
 
-static bool everybody_idle(const struct world *w)
-{
-    for (unsigned i = 0; i < w->n_clients; i++) {
-        const struct client *c = w->clients[i];
-        if (!client_idle(c) && !c->never_reads) {
-            return false;
-        }
-    }
-    return true;
-}
-
-/* Who still waits, for the report. */
-static void note_waiting(struct world *w)
-{
-    for (unsigned i = 0; i < w->n_clients; i++) {
-        const struct client *c = w->clients[i];
-        if (!client_idle(c) && !c->never_reads) {
-            world_note(w,
-                       c->link != NULL && c->link->paused ? "waits, paused"
-                                                          : "waits",
-                       c->link, c->n_waiting, (struct span){ 0 });
-        }
-    }
-}
-
-static void phase_safety(struct world *w)
-{
-    uint64_t until_us = w->now_us + PHASE_MAX_US;
-    while (w->sent < w->settings.requests && !w->draining &&
-           turn(w, until_us)) {
-    }
-}
-
-static void heal(struct world *w)
-{
-    w->healed = true;
-    w->healed_us = w->now_us;
-    w->memory_fails = false;
-    world_note(w, "healed", NULL, 0, (struct span){ 0 });
-    net_heal(w);
-    if (w->cluster != NULL) {
-        cluster_heal(w);
-    } else {
-        server_heal(w, w->server);
-    }
-    drain(w);
-}
-
-/* All is well again: everything open is answered in time. */
-static void phase_liveness(struct world *w)
-{
-    uint64_t grace_us = w->upstream->deadline_us + 1000000 + BLOCKED_MAX_US +
-                        20 * w->settings.latency_us;
-    w->finished = true;
-    heal(w);
-    while (!everybody_idle(w) && turn(w, w->healed_us + grace_us)) {
-    }
-    if (!everybody_idle(w)) {
-        note_waiting(w);
-        world_violate(w,
-                      "I14: requests are open %" PRIu64 "us after the healing",
-                      w->now_us - w->healed_us);
-    }
-}
-
-/* A limit drawn small may refuse a request at any time. */
-static bool limits_may_refuse(const struct world *w)
-{
-    return w->settings.never_reads || w->upstream->held_requests_max < 1000 ||
-           w->upstream->private_lanes_max < 1000 ||
-           (w->cluster != NULL && w->cluster->upheavals > 0 &&
-            w->upstream->replay_bytes_max < LARGE);
-}
-
-/* New requests succeed. */
-static void phase_probe(struct world *w)
-{
-    uint64_t until_us = w->now_us + w->upstream->deadline_us + 2000000;
-    uint64_t from = history_count(w->history);
-    if (world_broken(w)) {
-        return;
-    }
-    while (turn(w, until_us)) {
-    }
-    w->settings.requests = w->sent + PROBES * w->n_clients;
-    w->finished = false;
-    until_us = w->now_us + 30000000;
-    while (w->sent < w->settings.requests && turn(w, until_us)) {
-    }
-    w->finished = true;
-    while (!everybody_idle(w) && turn(w, until_us + BLOCKED_MAX_US)) {
-    }
-    if (!everybody_idle(w)) {
-        note_waiting(w);
-        world_violate(w,
-                      "I14: new requests are not answered after the healing");
-    }
-    for (uint64_t i = from; i < history_count(w->history); i++) {
-        const struct request_record *r = history_at(w->history, (uint32_t)i);
-        bool failed =
-            r->answer == ANSWER_NOT_APPLIED || r->answer == ANSWER_UNKNOWN;
-        if (failed && r->block == 0 && !limits_may_refuse(w)) {
-            world_violate(w,
-                          "I14: request %" PRIu32 " of client %" PRIu64
-                          " failed although all is well",
-                          r->index, r->client);
-        }
-    }
-}
-
-/* Told to finish, it does. */
-static void phase_drain(struct world *w)
-{
-    uint64_t until_us =
-        w->now_us + w->config->process.drain_timeout_us + 1000000;
-    bool healthy = !w->draining && !w->settings.never_reads;
-    if (!w->draining) {
-        w->draining = true;
-        world_note(w, "drain", NULL, 0, (struct span){ 0 });
-        world_step(w, (struct event){ .type = EVENT_DRAIN });
-    }
-    while (!world_broken(w) && !engine_drained(w->engine) &&
-           turn(w, until_us)) {
-    }
-    if (healthy && !world_broken(w) && !engine_drained(w->engine)) {
-        world_violate(w, "I15: not drained in drain_timeout");
-    }
-}
-
-static void check_rest(struct world *w)
-{
-    struct engine_stats e;
-    struct upstream_stats u;
-    engine_stats(w->engine, &e, &u);
-    if (!w->settings.never_reads && !w->draining &&
-        u.requests_in_flight + u.requests_held > 0) {
-        world_violate(w,
-                      "I13: %" PRIu64 " requests in flight and %" PRIu64
-                      " held at rest",
-                      u.requests_in_flight, u.requests_held);
-    }
-    check_limits(w);
-}
-
 /* --- one run ----------------------------------------------------------- */
 
-static bool load_config(struct world *w)
+bool world_load(struct world *w, const char *url)
 {
-    char url[256];
     struct config_problems problems = { 0 };
-    const char *user = w->settings.own_auth ? "alice:a1@" : "";
-    if (w->cluster != NULL) {
-        char seeds[160];
-        cluster_seeds(w, seeds, sizeof seeds);
-        snprintf(url, sizeof url, "redis+cluster://%s%s", user, seeds);
-    } else {
-        snprintf(url, sizeof url, "redis://%s%s:6379", user,
-                 w->settings.by_name ? "redis.test" : "10.0.0.1");
-    }
     struct config_source source = {
         .url = url,
         .sets = (const char *const *)w->settings.drawn,
@@ -608,19 +406,16 @@ static bool load_config(struct world *w)
     return true;
 }
 
+/* An engine, and whatever stands at the other ends of its connections. */
 static bool world_open(struct world *w, const struct run_options *options)
 {
     w->seed = options->seed;
     w->now_us = BEGIN_US;
     w->begin_us = BEGIN_US;
     w->trace = options->trace;
+    w->model = &redis_model;
     rng_init(&w->rng, options->seed);
-    settings_draw(w, options);
-    if (w->settings.cluster) {
-        cluster_new(w);
-    }
-    if (!load_config(w)) {
-        cluster_free(w->cluster);
+    if (!w->model->open(w, options)) {
         return false;
     }
     struct engine_options engine = {
@@ -630,31 +425,11 @@ static bool world_open(struct world *w, const struct run_options *options)
         .now_us = w->now_us,
         .wall_offset_us = INT64_C(1700000000) * 1000000,
     };
-    w->history = history_new();
-    w->server =
-        w->cluster == NULL ? server_new(w) : &w->cluster->nodes[0]->server;
-    server_deny_fence(w->server, w->settings.rate[FAULT_NO_FENCE] > 0);
-    for (unsigned i = 0; w->cluster != NULL && i < w->cluster->n_nodes; i++) {
-        server_deny_fence(&w->cluster->nodes[i]->server,
-                          w->settings.rate[FAULT_NO_FENCE] > 0);
-    }
-    w->fired[FAULT_NO_FENCE] += w->settings.rate[FAULT_NO_FENCE] > 0;
     w->engine = engine_new(&engine);
-    drain(w);
-    w->n_clients = w->settings.clients;
-    w->clients = must_alloc(w->n_clients * sizeof(struct client *));
-    for (unsigned i = 0; i < w->n_clients; i++) {
-        w->clients[i] = client_new(w, i);
-    }
+    world_drain(w);
+    w->model->begin(w);
     world_wake(w, FAULT_TICK_US, WAKE_FAULT, NULL, 0);
     return true;
-}
-
-static void lose_the_rest(struct world *w)
-{
-    for (unsigned i = 0; i < w->n_clients; i++) {
-        client_give_up(w, w->clients[i]);
-    }
 }
 
 static void world_close(struct world *w)
@@ -666,41 +441,14 @@ static void world_close(struct world *w)
     if (w->blocks != 0) {
         world_violate(w, "I13: %ld blocks of memory are left", w->blocks);
     }
-    for (unsigned i = 0; i < w->n_clients; i++) {
-        client_free(w->clients[i]);
-    }
-    for (size_t i = 0; i < w->n_retired; i++) {
-        client_free(w->retired[i]);
-    }
+    w->model->close(w);
     for (size_t i = 0; i < w->n_links; i++) {
         link_free(w->links[i]);
     }
-    free(w->clients);
-    free(w->retired);
     free(w->links);
     free(w->dirty);
     free(w->heap);
-    if (w->cluster == NULL) {
-        server_free(w->server);
-    }
-    cluster_free(w->cluster);
-    history_free(w->history);
     config_free(w->config);
-}
-
-static void play(struct world *w)
-{
-    phase_safety(w);
-    if (!w->draining && !world_broken(w)) {
-        phase_liveness(w);
-        if (!world_broken(w)) {
-            phase_probe(w);
-        }
-        check_rest(w);
-    }
-    phase_drain(w);
-    lose_the_rest(w);
-    history_end(w);
 }
 
 struct run_result world_run(const struct run_options *options)
@@ -715,8 +463,8 @@ struct run_result world_run(const struct run_options *options)
     }
     aborting = w;
     signal(SIGABRT, on_abort);
-    play(w);
-    history_sum(w, &result);
+    w->model->play(w);
+    w->model->sum(w, &result);
     memcpy(result.fired, w->fired, sizeof result.fired);
     result.hash = w->hash;
     result.events = w->events;

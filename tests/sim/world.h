@@ -51,6 +51,7 @@ enum {
     LINKS_INDEX_MAX = 1 << 16,
     RECORDS_KEPT = 50,
     KEPT_BYTES = 400,
+    UNREAD_MAX = 64 * 1024, /* what a stopped peer's kernel keeps for it */
     SETS_MAX = 64
 };
 
@@ -98,8 +99,9 @@ struct link {
     struct pipe out;    /* from the engine */
     struct pipe in;     /* to the engine */
     uint64_t kernel_room;
-    uint64_t last_client;    /* whose request the server answered last */
-    struct server *server;   /* where it leads; borrowed */
+    uint64_t last_client;  /* whose request the server answered last */
+    void *end;             /* of gRPC: the session at the other end; borrowed */
+    struct server *server; /* where it leads; borrowed */
     struct session *session; /* the server's side; borrowed */
     struct client *client;   /* or the client's; borrowed */
 
@@ -148,6 +150,52 @@ struct cluster_counts {
     uint64_t scanned; /* SCAN loops that came to their end */
 };
 
+struct world;
+struct run_options;
+struct run_result;
+
+/* What stands at the other ends of the network. */
+struct model {
+    /* Draw the settings, load the config, make the servers. False: what was
+     * drawn is no valid config. */
+    bool (*open)(struct world *w, const struct run_options *options);
+    void (*begin)(struct world *w); /* the engine runs: make the clients */
+    void (*play)(struct world *w);
+    void (*sum)(struct world *w, struct run_result *result);
+    void (*close)(struct world *w); /* the engine is gone */
+    void (*tick)(struct world *w);  /* something may go wrong */
+    void (*wake)(struct world *w, const struct sleeper *s);
+    void (*heal)(struct world *w);
+    void (*check_limits)(struct world *w);
+
+    /* Connections of the engine to a server. */
+    void (*find)(struct world *w,
+                 struct link *l,
+                 const struct address *address);
+    bool (*listens)(const struct link *l);
+    /* Where it listens: numeric. False: that name does not resolve. */
+    bool (*address)(struct world *w,
+                    const struct link *l,
+                    struct address *address);
+    void (*accept)(struct world *w, struct link *l);
+
+    /* All connections. */
+    void (*receive)(struct world *w, struct link *l, struct span bytes);
+    /* The engine's end of stream has arrived behind its bytes, or a reset:
+     * then what was not read yet is lost. */
+    void (*hangup)(struct world *w, struct link *l, bool reset);
+    bool (*full)(const struct link *l); /* reads nothing more for now */
+    /* The engine has written, the kernel has taken. */
+    void (*wrote)(struct world *w, struct link *l, struct span fresh);
+    void (*taken)(struct world *w, struct link *l);
+    /* Bytes are about to be handed to the engine: before that is noted, and
+     * after. */
+    void (*arriving)(struct world *w, struct link *l);
+    void (*arrives)(struct world *w, struct link *l, size_t n);
+    void (*dropped)(struct link *l); /* the engine has closed it */
+};
+extern const struct model redis_model;
+
 /* What was drawn for this seed. */
 struct settings {
     uint64_t requests;
@@ -175,6 +223,7 @@ struct settings {
 };
 
 struct world {
+    const struct model *model;
     uint64_t seed;
     uint64_t now_us;
     uint64_t begin_us;
@@ -268,8 +317,19 @@ void world_address(struct world *w,
                    const struct server *s,
                    struct address *address);
 
-/* Let the engine hear of something and do what it wants. */
+/* Let the engine hear of something. */
 void world_step(struct world *w, struct event event);
+/* Do what the engine wants. */
+void world_drain(struct world *w);
+/* Let the next thing happen, or the engine's timeout, unless that is later
+ * than until_us. False: it is later, or an invariant is broken. */
+bool world_turn(struct world *w, uint64_t until_us);
+/* Load what was drawn; false: it is not valid. */
+bool world_load(struct world *w, const char *url);
+/* From now on nothing goes wrong any more. */
+void world_heal(struct world *w);
+/* Tell the engine to finish. */
+void world_finish(struct world *w);
 
 /* What a run was. */
 struct run_result {
