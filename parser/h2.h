@@ -115,6 +115,7 @@ struct h2_stream {
     bool remote_end, local_end;
     bool in_turn;              /* lets others go first */
     uint32_t turn_bytes;       /* sent in its turn */
+    size_t credit;             /* not yet given to nghttp2 */
     int64_t length_left;       /* of content-length; -1: not told */
     struct h2_block *held_out; /* referenced by queued HEADERS */
     struct h2_stream *prev, *next, *next_turn;
@@ -141,7 +142,8 @@ enum h2_unsent {
 
 /* What the owner of a session does when something happens. All are set. */
 struct h2_handler {
-    /* A whole header block. block is the handler's. end: END_STREAM. */
+    /* A whole header block. One reference to it is the handler's; it may be the
+     * block of other streams, too, and must not be changed. end: END_STREAM. */
     void (*headers)(struct h2 *h,
                     struct h2_stream *s,
                     enum h2_headers kind,
