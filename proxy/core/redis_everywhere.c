@@ -81,7 +81,8 @@ static bool refuse_memory(struct engine *e,
 enum {
     HASH_BITS = 10,
     SLOT_BITS = 14,
-    NODE_CURSOR_BITS = 33, /* the sum is below 2^63 */
+    LAYOUT_HAS_CHANGED = 0, /* since the walk began */
+    NODE_CURSOR_BITS = 33,  /* the sum is below 2^63 */
 };
 
 static uint16_t hash_of(const struct endpoint *p)
@@ -157,6 +158,15 @@ static bool write_scan(struct engine *e,
     return true;
 }
 
+/* Slots that have moved may have hidden a node from the walk, also when they
+ * come back before its end. */
+static void note_layout(struct gather *g, const struct gather_tables *t)
+{
+    if (g->layout != t->layout) {
+        g->layout = LAYOUT_HAS_CHANGED;
+    }
+}
+
 static bool start_scan(struct engine *e,
                        struct downstream *d,
                        struct request *r,
@@ -183,6 +193,7 @@ static bool start_scan(struct engine *e,
         cursor == 0
             ? t->layout
             : (uint8_t)(cursor >> HASH_BITS & ((1u << LAYOUT_BITS) - 1));
+    note_layout(g, t);
     if (same && g->node_hash == (cursor & ((1u << HASH_BITS) - 1))) {
         g->cursor = cursor >> (SLOT_BITS + LAYOUT_BITS + HASH_BITS);
     }
@@ -237,11 +248,12 @@ static bool read_scan(struct span head, uint64_t *cursor, size_t *behind)
 /* The cursor of the page behind the one that ends at a node's cursor. 0: that
  * was the last. */
 static uint64_t next_cursor(struct engine *e,
-                            const struct gather *g,
+                            struct gather *g,
                             uint64_t node_cursor)
 {
     const struct cluster *c = cluster_of(g);
     const struct gather_tables *t = find_primaries(e, c);
+    note_layout(g, t);
     uint16_t slot = (uint16_t)(g->pieces[0].slot - 1);
     const struct endpoint *p = c->endpoints[g->pieces[0].server];
     uint16_t hash = p == NULL ? g->node_hash : hash_of(p);

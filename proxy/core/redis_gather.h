@@ -42,7 +42,7 @@ struct gather {
     uint64_t cursor;   /* SCAN: what the node was given */
     uint32_t tries;    /* RANDOMKEY: nodes that were asked */
     uint16_t node_hash;
-    uint8_t layout; /* SCAN: of the slots when the walk began */
+    uint8_t layout; /* SCAN: of the slots when the walk began; 0: has changed */
     bool begun;     /* the first line of the values has been made */
 };
 
