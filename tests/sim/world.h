@@ -147,7 +147,7 @@ struct cluster_counts {
     uint64_t lost;       /* acknowledged writes a failover lost */
     uint64_t split;      /* requests over several slots */
     uint64_t from_replica;
-    uint64_t scanned; /* SCAN loops that came to their end */
+    uint64_t scanned; /* SCAN loops that were checked at their end */
 };
 
 struct world;
