@@ -98,6 +98,45 @@ void grpc_retries_add(struct grpc_method_stats *m,
     }
 }
 
+/* ---- readers -------------------------------------------------------------- */
+
+size_t grpc_methods_shown(const struct grpc_config *c)
+{
+    return 1 + (c->n_methods < GRPC_METHODS_SHOWN ? c->n_methods
+                                                  : GRPC_METHODS_SHOWN);
+}
+
+static void add_numbers(void *to, const void *from, size_t size)
+{
+    uint64_t *t = to;
+    const uint64_t *f = from;
+    for (size_t i = 0; i < size / sizeof(*t); i++) {
+        t[i] += f[i];
+    }
+}
+
+/* Most statuses never happen: their pages are left alone. */
+static void add_ended(struct grpc_ended_stats *to,
+                      const struct grpc_ended_stats *from)
+{
+    static_assert(sizeof(*to) % sizeof(uint64_t) == 0, "counters only");
+    for (unsigned i = 0; i < GRPC_STATUS_COUNT; i++) {
+        if (from[i].duration.count != 0) {
+            add_numbers(&to[i], &from[i], sizeof(to[i]));
+        }
+    }
+}
+
+void grpc_method_add(struct grpc_method_stats *to,
+                     const struct grpc_method_stats *from)
+{
+    if (from->calls_started != 0) {
+        add_numbers(to, from, offsetof(struct grpc_method_stats, calls));
+        add_ended(to->calls, from->calls);
+        add_ended(to->attempts, from->attempts);
+    }
+}
+
 /* ---- labels --------------------------------------------------------------- */
 
 enum grpc_disconnect grpc_disconnect_of(uint32_t goaway_code)

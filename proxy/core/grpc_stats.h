@@ -11,8 +11,9 @@ enum {
     /* Bucket i counts what is at most grpc_bucket_us[i], the last all that is
      * longer (A66). */
     GRPC_DURATION_BUCKETS = 42,
-    GRPC_SIZE_BUCKETS = 15, /* the same with grpc_bucket_bytes */
-    GRPC_COUNT_BUCKETS = 7, /* 1 to 5, up to 10, and more (A96) */
+    GRPC_SIZE_BUCKETS = 15,   /* the same with grpc_bucket_bytes */
+    GRPC_COUNT_BUCKETS = 7,   /* 1 to 5, up to 10, and more (A96) */
+    GRPC_METHODS_SHOWN = 256, /* of one upstream; others are added up */
 };
 
 struct grpc_durations {
@@ -40,8 +41,8 @@ struct grpc_ended_stats {
     struct grpc_sizes reply_bytes;
 };
 
-/* Of one method label. Large, and mostly zero: of a method that nobody calls,
- * and of statuses that do not happen, no page is ever touched. */
+/* Of one method label. Large (21 KB) and mostly zero: one more reason for
+ * GRPC_METHODS_SHOWN. */
 struct grpc_method_stats {
     uint64_t calls_started;
     uint64_t attempts_started;
@@ -85,17 +86,20 @@ enum grpc_disconnect {
 struct grpc_stats {
 #define GRPC_COUNTER(name, help) uint64_t name;
 #define GRPC_GAUGE(name, help)   uint64_t name;
+#define GRPC_FIELD(name)         uint64_t name;
 #include "proxy/core/grpc_stats.def"
 #undef GRPC_COUNTER
 #undef GRPC_GAUGE
+#undef GRPC_FIELD
     uint64_t attempt_outcomes[GRPC_CLASS_COUNT];
     uint64_t not_retried[GRPC_REASON_COUNT];
     uint64_t held_headers[GRPC_HELD_RESULTS];
     uint64_t local_status[GRPC_STATUS_COUNT];
     uint64_t abuse[GRPC_ABUSE_COUNT];
     uint64_t disconnections[GRPC_DISCONNECT_COUNT];
-    struct grpc_method_stats *methods; /* n_methods + 1, by label; in an
-                                          engine owned, else the reader's */
+    struct grpc_method_stats *methods; /* grpc_methods_shown(), see
+                                          grpc_stats_of(); in an engine owned,
+                                          else the reader's */
 };
 
 extern const uint64_t grpc_bucket_us[GRPC_DURATION_BUCKETS - 1];
@@ -117,6 +121,18 @@ void grpc_retries_add(struct grpc_method_stats *m,
                       uint64_t retries,
                       uint64_t transparent,
                       uint64_t delay_us);
+
+/* How many entries methods has: at most GRPC_METHODS_SHOWN with a label of
+ * their own, and one for all others. */
+size_t grpc_methods_shown(const struct grpc_config *c);
+static inline struct grpc_method_stats *grpc_stats_of(struct grpc_stats *s,
+                                                      uint32_t label)
+{
+    return &s->methods[label <= GRPC_METHODS_SHOWN ? label : GRPC_LABEL_OTHER];
+}
+/* Add numbers of another worker, or of another method. */
+void grpc_method_add(struct grpc_method_stats *to,
+                     const struct grpc_method_stats *from);
 
 /* Which one a GOAWAY with that code of RFC 9113 is. */
 enum grpc_disconnect grpc_disconnect_of(uint32_t goaway_code);
