@@ -2,6 +2,7 @@ find_package(PkgConfig REQUIRED)
 pkg_check_modules(LIBUV      REQUIRED IMPORTED_TARGET libuv>=1.44)
 pkg_check_modules(HIREDIS    REQUIRED IMPORTED_TARGET hiredis>=0.14)
 pkg_check_modules(NGHTTP2    REQUIRED IMPORTED_TARGET libnghttp2>=1.52)
+pkg_check_modules(JANSSON    REQUIRED IMPORTED_TARGET jansson>=2.11)
 pkg_check_modules(INIH       REQUIRED IMPORTED_TARGET inih>=55)
 pkg_check_modules(MICROHTTPD REQUIRED IMPORTED_TARGET libmicrohttpd>=0.9.75)
 

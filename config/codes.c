@@ -30,6 +30,17 @@ bool code_find(const char *text, size_t len, unsigned *code)
     return false;
 }
 
+bool code_find_name(const char *text, unsigned *code)
+{
+    for (const struct word *w = words_status; w->text != NULL; w++) {
+        if (is_word(w->text, text, strlen(text))) {
+            *code = w->value;
+            return true;
+        }
+    }
+    return false;
+}
+
 const char *code_name(unsigned code)
 {
     assert(code <= CODES_MAX);

@@ -23,16 +23,6 @@ struct loader {
     struct config_problems *problems;
 };
 
-static bool out_of_memory(const struct config_problems *p)
-{
-    for (size_t i = 0; i < p->n; i++) {
-        if (p->list[i].memory == NULL) {
-            return true;
-        }
-    }
-    return false;
-}
-
 /* A loader whose problems are told already, or will be. */
 static struct loader loader_quiet(const struct loader *l,
                                   struct config_problems *ignored)
@@ -45,7 +35,7 @@ static struct loader loader_quiet(const struct loader *l,
 
 static void loader_end(const struct loader *quiet, const struct loader *l)
 {
-    if (out_of_memory(quiet->problems)) {
+    if (problems_lack_memory(quiet->problems)) {
         problem_no_memory(l->problems);
     }
     config_problems_fini(quiet->problems);
@@ -517,12 +507,12 @@ static struct config *build(const struct draft *d, const struct loader *l)
         return NULL;
     }
     load_sections(c, d, l);
-    if (!out_of_memory(l->problems)) {
+    if (!problems_lack_memory(l->problems)) {
         link_config(c, d);
         check_config(c, d);
         policies_build(c, d);
     }
-    if (out_of_memory(&c->warnings)) {
+    if (problems_lack_memory(&c->warnings)) {
         problem_no_memory(l->problems);
     }
     return c;
@@ -539,7 +529,7 @@ struct config *config_load(const struct config_source *source,
     draft_init(&d, source, problems);
     /* A draft without memory is not whole; all others are worth reading on,
      * so that every problem is told. */
-    if (!out_of_memory(problems)) {
+    if (!problems_lack_memory(problems)) {
         c = build(&d, &l);
     }
     draft_fini(&d);

@@ -79,6 +79,16 @@ void problem_no_memory(struct config_problems *p)
         (struct config_problem){ .place = "memory", .text = no_memory_text };
 }
 
+bool problems_lack_memory(const struct config_problems *p)
+{
+    for (size_t i = 0; i < p->n; i++) {
+        if (p->list[i].memory == NULL) {
+            return true;
+        }
+    }
+    return false;
+}
+
 void config_problems_fini(struct config_problems *p)
 {
     for (size_t i = 0; i < p->n; i++) {

@@ -2,6 +2,7 @@
 #ifndef CONFIG_PROBLEM_H
 #define CONFIG_PROBLEM_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "config/config.h"
@@ -17,6 +18,7 @@ void problem_add(struct config_problems *p,
                  const char *format,
                  ...) __attribute__((format(printf, 3, 4)));
 void problem_no_memory(struct config_problems *p);
+bool problems_lack_memory(const struct config_problems *p);
 
 /* The best of some words for one that is not known. All borrowed. */
 struct suggestion {

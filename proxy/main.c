@@ -47,7 +47,7 @@ struct arguments {
 
 static const char usage[] =
     "Usage: redial [OPTION]... [URL]\n"
-    "Keeps Redis clients connected while the server is away.\n"
+    "Keeps clients of Redis and gRPC connected while the server is away.\n"
     "\n"
     "  URL                      the server: redis://[user:password@]host[:port]"
     "[/db],\n"
@@ -55,9 +55,13 @@ static const char usage[] =
     "servers:\n"
     "                           redis+cluster://host[:port],host[:port]\n"
     "                           redis+sentinel://host[:port],host[:port]/name\n"
+    "                           or servers of gRPC: "
+    "grpc://host:port,host:port,\n"
+    "                           grpc+unix:///path\n"
     "  -c, --config FILE        read this configuration file\n"
-    "      --listen ADDR        where clients connect; 127.0.0.1:6400 if not "
-    "given\n"
+    "      --listen ADDR        where clients connect; if not given, "
+    "127.0.0.1:6400\n"
+    "                           for Redis and 127.0.0.1:50050 for gRPC\n"
     "      --admin ADDR         serve /live /ready /metrics /topology /config "
     "/events\n"
     "      --set SECTION.KEY=VALUE\n"
@@ -184,8 +188,9 @@ static int arguments_parse(struct arguments *a, int argc, char **argv)
 
 /* ---- configuration ---- */
 
-/* Read a whole file, with a final NUL. Returns NULL, and a cause, when it
- * cannot be read. The caller frees. */
+/* Read a file, with a final NUL; of one that is larger than FILE_MAX_BYTES, no
+ * more than one byte beyond. Returns NULL, and a cause, when it cannot be read.
+ * The caller frees. */
 static char *read_all(const char *path, size_t *len, const char **cause)
 {
     FILE *f = fopen(path, "re");
@@ -196,9 +201,6 @@ static char *read_all(const char *path, size_t *len, const char **cause)
     }
     *len = fread(text, 1, FILE_MAX_BYTES + 1, f);
     *cause = ferror(f) ? strerror(errno) : NULL;
-    if (*cause == NULL && *len > FILE_MAX_BYTES) {
-        *cause = "larger than 1 MiB";
-    }
     if (*cause != NULL) {
         free(text);
         text = NULL;
@@ -220,8 +222,9 @@ static char *get_env(void *context, const char *name)
     return value == NULL ? NULL : strdup(value);
 }
 
-/* ${file:PATH}: a secret's file; a final end of line is not part of it. */
-static char *read_secret(void *context, const char *path)
+/* ${file:PATH}, or a service config; a final end of line is not part of it. Who
+ * asked for it says so when it is too long. */
+static char *read_file(void *context, const char *path)
 {
     (void)context;
     size_t len = 0;
@@ -247,12 +250,17 @@ static struct config *load(const struct arguments *a)
         .sets = a->sets,
         .n_sets = a->n_sets,
         .get_env = get_env,
-        .read_file = read_secret,
+        .read_file = read_file,
     };
     char *text = NULL;
     if (a->file != NULL) {
         const char *cause = NULL;
         text = read_all(a->file, &source.text_len, &cause);
+        if (text != NULL && source.text_len > FILE_MAX_BYTES) {
+            cause = "larger than 1 MiB";
+            free(text);
+            text = NULL;
+        }
         if (text == NULL) {
             (void)complain(a->file, cause);
             return NULL;
@@ -328,6 +336,10 @@ static int redial(const struct arguments *a)
     }
     int status = EXIT_SUCCESS;
     if (a->mode == MODE_CHECK) {
+        for (size_t i = 0; i < c->warnings.n; i++) {
+            (void)fprintf(stderr, "%s: warning: %s\n",
+                          c->warnings.list[i].place, c->warnings.list[i].text);
+        }
         (void)puts("configuration ok");
     } else if (a->mode == MODE_PRINT_CONFIG) {
         config_print(c, print, stdout);

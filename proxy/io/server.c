@@ -177,6 +177,20 @@ static void list_nodes(const struct upstream_config *u, char *text, size_t size)
     }
 }
 
+/* What of the configuration is hardly meant. */
+static void say_warnings(const struct server *s)
+{
+    const struct config_problems *p = &s->config->warnings;
+    for (size_t i = 0; i < p->n; i++) {
+        const struct log_field fields[] = {
+            { .key = "place", .text = p->list[i].place },
+            { .key = "text", .text = p->list[i].text },
+        };
+        log_write(s->log, LOG_WARN, "config_warning", fields,
+                  sizeof(fields) / sizeof(fields[0]));
+    }
+}
+
 static void say_listening(const struct server *s)
 {
     for (size_t i = 0; i < s->config->n_listeners; i++) {
@@ -414,6 +428,7 @@ int server_run(const struct config *config,
         rc = open_all(&s);
     }
     if (rc == 0) {
+        say_warnings(&s);
         say_listening(&s);
         rc = open_workers(&s);
     }
