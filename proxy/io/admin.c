@@ -6,6 +6,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "proxy/io/channel_report.h"
+#include "proxy/io/grpc_metrics.h"
 #include "proxy/io/metrics.h"
 #include "proxy/io/node_report.h"
 #include "proxy/io/sockaddr.h"
@@ -32,19 +34,32 @@ struct page {
 
 /* ---- asking the workers ---- */
 
+/* What a page needs beyond the numbers of Redis. */
+enum ask {
+    ASK_NODES = 1,    /* of each server */
+    ASK_GRPC = 2,     /* numbers of gRPC */
+    ASK_CHANNELS = 4, /* of each endpoint */
+};
+
 /* The arrays of a snapshot, zeroed. Returns false when out of memory. */
 static bool snapshot_init(const struct admin *a,
-                          bool nodes,
+                          unsigned ask,
                           struct worker_snapshot *s)
 {
-    size_t n = a->options.config->n_upstreams;
+    const struct config *config = a->options.config;
+    size_t n = config->n_upstreams;
     *s = (struct worker_snapshot){
         .upstreams = calloc(n + 1, sizeof(*s->upstreams)),
         .ready = calloc(n + 1, sizeof(*s->ready)),
-        .states = nodes ? node_report_new(a->options.config) : NULL,
+        .states = (ask & ASK_NODES) != 0 ? node_report_new(config) : NULL,
+        .grpc = (ask & ASK_GRPC) != 0 ? grpc_metrics_new(config) : NULL,
+        .channels =
+            (ask & ASK_CHANNELS) != 0 ? channel_report_new(config) : NULL,
     };
     return s->upstreams != NULL && s->ready != NULL &&
-           (s->states != NULL || !nodes);
+           (s->states != NULL || (ask & ASK_NODES) == 0) &&
+           (s->grpc != NULL || (ask & ASK_GRPC) == 0) &&
+           (s->channels != NULL || (ask & ASK_CHANNELS) == 0);
 }
 
 static void snapshot_fini(const struct admin *a, struct worker_snapshot *s)
@@ -52,26 +67,28 @@ static void snapshot_fini(const struct admin *a, struct worker_snapshot *s)
     free(s->upstreams);
     free(s->ready);
     node_report_free(a->options.config, s->states);
+    grpc_metrics_free(a->options.config, s->grpc);
+    channel_report_free(a->options.config, s->channels);
 }
 
-/* Ask every worker and add up; nodes: of each server, too. Returns how many
+/* Ask every worker and add up; ask is a set of enum ask. Returns how many
  * answered. End sum with snapshot_fini() in any case. */
 static size_t gather(const struct admin *a,
-                     bool nodes,
+                     unsigned ask,
                      struct worker_snapshot *sum)
 {
     size_t n = a->options.n_workers, answered = 0;
     struct worker_snapshot one;
     /* The first one that answers is where the sum begins. */
-    bool fine = snapshot_init(a, nodes, sum);
-    fine = snapshot_init(a, nodes, &one) && fine;
+    bool fine = snapshot_init(a, ask, sum);
+    fine = snapshot_init(a, ask, &one) && fine;
     for (size_t i = 0; i < n && fine; i++) {
         struct worker_snapshot *to = answered == 0 ? sum : &one;
         if (!worker_ask(a->options.workers[i], to)) {
             continue;
         }
         if (answered > 0) {
-            metrics_add(sum, &one, a->options.config->n_upstreams);
+            metrics_add(a->options.config, sum, &one);
         }
         answered++;
     }
@@ -84,7 +101,7 @@ static size_t gather(const struct admin *a,
 static void page_live(struct admin *a, struct page *p)
 {
     struct worker_snapshot sum;
-    size_t answered = gather(a, false, &sum);
+    size_t answered = gather(a, 0, &sum);
     snapshot_fini(a, &sum);
     if (answered == a->options.n_workers) {
         text_addf(&p->body, "live\n");
@@ -104,7 +121,7 @@ static void page_ready(struct admin *a, struct page *p)
     }
     const struct config *config = a->options.config;
     struct worker_snapshot sum;
-    bool ready = gather(a, false, &sum) > 0;
+    bool ready = gather(a, 0, &sum) > 0;
     if (!ready) {
         text_addf(&p->body, "no worker answered within 1s\n");
     }
@@ -131,7 +148,7 @@ static void page_metrics(struct admin *a, struct page *p)
                          .started_s = a->started_s,
                          .workers = a->options.n_workers };
     metrics_look(&m);
-    if (gather(a, true, &m.sum) == a->options.n_workers) {
+    if (gather(a, ASK_NODES | ASK_GRPC, &m.sum) == a->options.n_workers) {
         p->type = "text/plain; version=0.0.4; charset=utf-8";
         metrics_write(&m, &p->body);
     } else {
@@ -145,10 +162,25 @@ static void page_metrics(struct admin *a, struct page *p)
 static void page_topology(struct admin *a, struct page *p)
 {
     struct worker_snapshot sum;
-    size_t answered = gather(a, true, &sum);
+    size_t answered = gather(a, ASK_NODES, &sum);
     if (answered == a->options.n_workers) {
         p->type = "application/json";
         node_report_json(a->options.config, sum.states, answered, &p->body);
+    } else {
+        p->status = MHD_HTTP_SERVICE_UNAVAILABLE;
+        text_addf(&p->body, "a worker did not answer within 1s\n");
+    }
+    snapshot_fini(a, &sum);
+}
+
+static void page_channels(struct admin *a, struct page *p)
+{
+    struct worker_snapshot sum;
+    size_t answered = gather(a, ASK_CHANNELS, &sum);
+    if (answered == a->options.n_workers) {
+        p->type = "application/json";
+        channel_report_json(a->options.config, sum.channels, answered,
+                            &p->body);
     } else {
         p->status = MHD_HTTP_SERVICE_UNAVAILABLE;
         text_addf(&p->body, "a worker did not answer within 1s\n");
@@ -170,8 +202,8 @@ static void page_events(struct admin *a, struct page *p)
 static void page_index(struct admin *a, struct page *p)
 {
     (void)a;
-    text_addf(&p->body,
-              "/live\n/ready\n/metrics\n/topology\n/config\n/events\n");
+    text_addf(&p->body, "/live\n/ready\n/metrics\n/topology\n/channels\n"
+                        "/config\n/events\n");
 }
 
 static const struct route {
@@ -183,6 +215,7 @@ static const struct route {
     { "/ready", page_ready },
     { "/metrics", page_metrics },
     { "/topology", page_topology },
+    { "/channels", page_channels },
     { "/config", page_config },
     { "/events", page_events },
 };

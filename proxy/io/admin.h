@@ -1,6 +1,5 @@
-/* The admin pages over HTTP: /live /ready /metrics /topology
- * /config /events. Read only:
- * nothing here changes the process. */
+/* The admin pages over HTTP: /live /ready /metrics /topology /channels /config
+ * /events. Read only: nothing here changes the process. */
 #ifndef IO_ADMIN_H
 #define IO_ADMIN_H
 

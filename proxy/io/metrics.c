@@ -8,6 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "proxy/io/channel_report.h"
+#include "proxy/io/grpc_metrics.h"
 #include "proxy/io/node_report.h"
 
 /* Structs of counters are added number by number, whatever their names. */
@@ -22,22 +24,28 @@ static void add_numbers(void *to, const void *from, size_t size)
     }
 }
 
-void metrics_add(struct worker_snapshot *sum,
-                 const struct worker_snapshot *one,
-                 size_t n_upstreams)
+void metrics_add(const struct config *config,
+                 struct worker_snapshot *sum,
+                 const struct worker_snapshot *one)
 {
     static_assert(IS_ALL_NUMBERS(struct engine_stats), "counters only");
     static_assert(IS_ALL_NUMBERS(struct upstream_stats), "counters only");
     static_assert(IS_ALL_NUMBERS(struct worker_counters), "counters only");
     add_numbers(&sum->engine, &one->engine, sizeof(sum->engine));
     add_numbers(&sum->counters, &one->counters, sizeof(sum->counters));
-    for (size_t i = 0; i < n_upstreams; i++) {
+    for (size_t i = 0; i < config->n_upstreams; i++) {
         add_numbers(&sum->upstreams[i], &one->upstreams[i],
                     sizeof(sum->upstreams[i]));
         sum->ready[i] = sum->ready[i] || one->ready[i];
     }
     if (sum->states != NULL) {
-        node_report_add(sum->states, one->states, n_upstreams);
+        node_report_add(sum->states, one->states, config->n_upstreams);
+    }
+    if (sum->grpc != NULL) {
+        grpc_metrics_add(config, sum->grpc, one->grpc);
+    }
+    if (sum->channels != NULL) {
+        channel_report_add(sum->channels, one->channels, config->n_upstreams);
     }
 }
 
@@ -96,14 +104,26 @@ static const char *label(const struct metrics *m, size_t i, char *out)
     return out;
 }
 
-/* One number of every upstream. offset is its place in upstream_stats. */
+/* The next upstream of Redis from i on: gRPC has numbers of its own. */
+static size_t next_redis(const struct metrics *m, size_t i)
+{
+    while (i < m->config->n_upstreams &&
+           m->config->upstreams[i].type == UPSTREAM_GRPC) {
+        i++;
+    }
+    return i;
+}
+
+/* One number of every upstream of Redis. offset is its place in
+ * upstream_stats. */
 static void per_upstream(const struct metrics *m,
                          struct text *out,
                          const char *name,
                          size_t offset)
 {
     char text[ADDRESS_TEXT_MAX];
-    for (size_t i = 0; i < m->config->n_upstreams; i++) {
+    for (size_t i = next_redis(m, 0); i < m->config->n_upstreams;
+         i = next_redis(m, i + 1)) {
         uint64_t value = 0;
         memcpy(&value, (const char *)&m->sum.upstreams[i] + offset,
                sizeof(value));
@@ -171,7 +191,8 @@ static void write_retries(const struct metrics *m, struct text *out)
          "Decisions about interrupted requests: what was known, the class of "
          "the command, the verdict",
          "counter");
-    for (size_t i = 0; i < m->config->n_upstreams; i++) {
+    for (size_t i = next_redis(m, 0); i < m->config->n_upstreams;
+         i = next_redis(m, i + 1)) {
         for (int c = 0; c < CLASS_COUNT; c++) {
             write_retries_of(&m->sum.upstreams[i], label(m, i, text),
                              (enum command_class)c, out);
@@ -181,7 +202,8 @@ static void write_retries(const struct metrics *m, struct text *out)
          "Requests sent a second time although the first may have been "
          "executed",
          "counter");
-    for (size_t i = 0; i < m->config->n_upstreams; i++) {
+    for (size_t i = next_redis(m, 0); i < m->config->n_upstreams;
+         i = next_redis(m, i + 1)) {
         for (int c = 0; c < CLASS_COUNT; c++) {
             text_addf(out,
                       "redial_replayed_total{upstream=\"%s\",class=\"%s\"} "
@@ -219,7 +241,8 @@ static void write_latency(const struct metrics *m, struct text *out)
     char text[ADDRESS_TEXT_MAX];
     head(out, "request_seconds", "Time from a request's arrival to its reply",
          "histogram");
-    for (size_t i = 0; i < m->config->n_upstreams; i++) {
+    for (size_t i = next_redis(m, 0); i < m->config->n_upstreams;
+         i = next_redis(m, i + 1)) {
         write_histogram(&m->sum.upstreams[i].request, label(m, i, text), out);
     }
     head(out, "upstream_ready",
@@ -261,6 +284,9 @@ void metrics_write(const struct metrics *m, struct text *out)
     write_latency(m, out);
     if (m->sum.states != NULL) {
         node_report_metrics(m->config, m->sum.states, out);
+    }
+    if (m->sum.grpc != NULL) {
+        grpc_metrics_write(m->config, m->sum.grpc, out);
     }
     write_process(m, out);
 }

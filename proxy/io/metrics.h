@@ -18,9 +18,9 @@ struct metrics {
 };
 
 /* Add what a worker says to the sum. */
-void metrics_add(struct worker_snapshot *sum,
-                 const struct worker_snapshot *one,
-                 size_t n_upstreams);
+void metrics_add(const struct config *config,
+                 struct worker_snapshot *sum,
+                 const struct worker_snapshot *one);
 
 /* Look up what the system knows of this process. */
 void metrics_look(struct metrics *m);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "parser/keyslot.h"
+#include "proxy/io/json.h"
 
 enum {
     ESCAPED_MAX = 1024
@@ -20,7 +21,9 @@ struct cluster_state *node_report_new(const struct config *config)
     for (size_t i = 0; states != NULL && i < n; i++) {
         struct cluster_state *s = &states[i];
         enum upstream_type type = config->upstreams[i].type;
-        s->nodes_max = type == UPSTREAM_STANDALONE ? 1 : CLUSTER_ENDPOINTS_MAX;
+        s->nodes_max = type == UPSTREAM_STANDALONE || type == UPSTREAM_GRPC
+                           ? 1
+                           : CLUSTER_ENDPOINTS_MAX;
         s->ranges_max = type == UPSTREAM_CLUSTER ? KEYSLOT_COUNT : 0;
         s->nodes = calloc(s->nodes_max, sizeof(*s->nodes));
         s->ranges = calloc((size_t)s->ranges_max + 1, sizeof(*s->ranges));
@@ -87,37 +90,6 @@ void node_report_add(struct cluster_state *sum,
 
 /* ---- JSON ------------------------------------------------------------------ */
 
-static void add_string(struct text *out, const char *key, const char *value)
-{
-    char escaped[ESCAPED_MAX];
-    (void)text_escape(escaped, sizeof(escaped), value, true);
-    text_addf(out, "\"%s\":\"%s\"", key, escaped);
-}
-
-/* null when there is nothing to say. */
-static void add_words(struct text *out, const char *key, const char *value)
-{
-    if (value[0] == '\0') {
-        text_addf(out, "\"%s\":null", key);
-    } else {
-        add_string(out, key, value);
-    }
-}
-
-/* Microseconds as seconds. */
-static void add_seconds(struct text *out,
-                        const char *key,
-                        bool known,
-                        uint64_t us)
-{
-    if (known) {
-        text_addf(out, "\"%s\":%" PRIu64 ".%06u", key, us / 1000000,
-                  (unsigned)(us % 1000000));
-    } else {
-        text_addf(out, "\"%s\":null", key);
-    }
-}
-
 static void add_slots(struct text *out,
                       const struct cluster_state *s,
                       const struct node_state *node)
@@ -144,16 +116,16 @@ static void add_json_node(struct text *out,
                        node->version % 100);
     }
     text_addf(out, "{");
-    add_string(out, "address", address);
+    json_string(out, "address", address);
     text_addf(out, ",");
-    add_words(out, "id", node->id);
+    json_words(out, "id", node->id);
     text_addf(out, ",\"role\":\"%s\",\"known\":%s,\"online\":%s,\"seed\":%s,",
               node->role, node->known ? "true" : "false",
               node->online ? "true" : "false",
               node->configured ? "true" : "false");
-    add_words(out, "zone", node->zone);
+    json_words(out, "zone", node->zone);
     text_addf(out, ",");
-    add_words(out, "server_version", version);
+    json_words(out, "server_version", version);
     if (cluster) {
         text_addf(out, ",");
         add_slots(out, s, node);
@@ -163,14 +135,14 @@ static void add_json_node(struct text *out,
               ",\"private\":%" PRIu64 "},\"requests_in_flight\":%" PRIu64 ",",
               node->lanes_up, node->lanes_connecting, node->lanes_private,
               node->in_flight);
-    add_seconds(out, "latency_seconds", node->latency_us != 0,
-                node->latency_us);
+    json_seconds(out, "latency_seconds", node->latency_us != 0,
+                 node->latency_us);
     text_addf(out, ",");
-    add_seconds(out, "lag_seconds", node->lag_known, node->lag_us);
+    json_seconds(out, "lag_seconds", node->lag_known, node->lag_us);
     text_addf(out, ",");
-    add_seconds(out, "down_seconds", node->down_us != 0, node->down_us);
+    json_seconds(out, "down_seconds", node->down_us != 0, node->down_us);
     text_addf(out, ",\"failures\":%" PRIu64 ",", node->failures_total);
-    add_words(out, "last_error", node->last_error);
+    json_words(out, "last_error", node->last_error);
     text_addf(out, "}");
 }
 
@@ -191,14 +163,14 @@ static void add_json_upstream(struct text *out,
 {
     bool cluster = config->type == UPSTREAM_CLUSTER;
     text_addf(out, "{");
-    add_string(out, "name", config->name);
+    json_string(out, "name", config->name);
     text_addf(out, ",\"type\":\"%s\"", type_name(config->type));
     if (config->type != UPSTREAM_STANDALONE) {
         text_addf(out, ",\"epoch\":%" PRIu64 ",\"changes\":%" PRIu64 ",",
                   s->epoch, s->changes);
-        add_seconds(out, "age_seconds", s->adopted, s->age_us);
+        json_seconds(out, "age_seconds", s->adopted, s->age_us);
         text_addf(out, ",\"failures\":%" PRIu32 ",", s->failures);
-        add_words(out, "last_error", s->last_error);
+        json_words(out, "last_error", s->last_error);
     }
     if (cluster) {
         text_addf(out, ",\"slots_unserved\":%" PRIu32, s->slots_unserved);
@@ -216,10 +188,14 @@ void node_report_json(const struct config *config,
                       uint64_t workers,
                       struct text *out)
 {
+    bool first = true;
     text_addf(out, "{\"workers\":%" PRIu64 ",\"upstreams\":[", workers);
     for (size_t i = 0; i < config->n_upstreams; i++) {
-        text_addf(out, i == 0 ? "\n " : ",\n ");
-        add_json_upstream(out, &config->upstreams[i], &states[i]);
+        if (config->upstreams[i].type != UPSTREAM_GRPC) { /* see /channels */
+            text_addf(out, first ? "\n " : ",\n ");
+            add_json_upstream(out, &config->upstreams[i], &states[i]);
+            first = false;
+        }
     }
     text_addf(out, "\n]}\n");
 }
@@ -319,10 +295,12 @@ static void add_samples(struct text *out,
     }
 }
 
-/* A server that nobody has asked for its role has none to show, nor slots. */
+/* A server that nobody has asked for its role has none to show, nor slots.
+ * Endpoints of gRPC have metrics of their own. */
 static bool applies(enum node_metric metric, enum upstream_type type)
 {
-    return (metric != NODE_SLOTS || type == UPSTREAM_CLUSTER) &&
+    return type != UPSTREAM_GRPC &&
+           (metric != NODE_SLOTS || type == UPSTREAM_CLUSTER) &&
            (metric != NODE_IS_PRIMARY || type != UPSTREAM_STANDALONE);
 }
 

@@ -24,7 +24,9 @@ struct worker_snapshot {
     struct upstream_stats *upstreams; /* room for config->n_upstreams */
     bool *ready;                      /* the same */
     struct worker_counters counters;
-    struct cluster_state *states; /* node_report_new(); NULL: not asked for */
+    struct cluster_state *states;   /* node_report_new(); NULL: not asked for */
+    struct grpc_stats *grpc;        /* grpc_metrics_new(); the same */
+    struct channel_state *channels; /* channel_report_new(); the same */
 };
 
 struct worker {

@@ -120,9 +120,9 @@ static void workers_are_added_up(void **state)
                                    .ready = ready,
                                    .engine = { .clients = 4 },
                                    .counters = { .read_stalls = 1 } };
-    metrics_add(&s->m.sum, &one, UPSTREAMS);
+    metrics_add(&s->config, &s->m.sum, &one);
     ready[1] = false;
-    metrics_add(&s->m.sum, &one, UPSTREAMS);
+    metrics_add(&s->config, &s->m.sum, &one);
     assert_int_equal(s->stats[0].requests, 4);
     assert_int_equal(s->stats[1].pubsub_gaps, 2);
     assert_int_equal(s->m.sum.engine.clients, 8);
