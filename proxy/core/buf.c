@@ -124,6 +124,24 @@ bool chain_share(struct memory *m, struct chain *c, const struct chain *from)
     return true;
 }
 
+bool chain_split(struct memory *m,
+                 struct chain *c,
+                 struct chain *from,
+                 size_t count)
+{
+    assert(count <= from->bytes);
+    while (count > 0) {
+        const struct slice *s = &from->head->slice;
+        uint32_t part = s->len < count ? s->len : (uint32_t)count;
+        if (!chain_push_part(m, c, s->buf, s->offset, part)) {
+            return false;
+        }
+        chain_consume(m, from, part);
+        count -= part;
+    }
+    return true;
+}
+
 void chain_consume(struct memory *m, struct chain *c, size_t count)
 {
     assert(count <= c->bytes);

@@ -124,6 +124,13 @@ void chain_move(struct chain *c, struct chain *from);
  * as before and false is returned. */
 bool chain_share(struct memory *m, struct chain *c, const struct chain *from);
 
+/* Move the first count bytes (at most from->bytes) to the end of c. Returns
+ * false when memory is short: part of them may have been moved. */
+bool chain_split(struct memory *m,
+                 struct chain *c,
+                 struct chain *from,
+                 size_t count);
+
 /* Drop the first count bytes (at most c->bytes). */
 void chain_consume(struct memory *m, struct chain *c, size_t count);
 

@@ -2,7 +2,7 @@
 
 #include <assert.h>
 
-#include "proxy/core/input.h"
+#include "proxy/core/newcomer.h"
 #include "proxy/core/state.h"
 
 void engine_trace(struct engine *e, struct trace_record *record)
@@ -33,6 +33,9 @@ void engine_trace_limit(struct engine *e,
 static const struct conn_class *const conn_classes[CONN_KIND_COUNT] = {
     [CONN_DOWNSTREAM] = &downstream_class,
     [CONN_UPSTREAM] = &upstream_class,
+    [CONN_GRPC_CLIENT] = &grpc_client_class,
+    [CONN_GRPC_LINK] = &grpc_link_class,
+    [CONN_NEWCOMER] = &newcomer_class,
 };
 
 const struct conn_class *conn_class_of(const struct conn *c)
@@ -40,27 +43,103 @@ const struct conn_class *conn_class_of(const struct conn *c)
     return conn_classes[c->kind];
 }
 
-static bool create_clusters(struct engine *e)
+static bool is_grpc(const struct upstream_config *u)
+{
+    return u->type == UPSTREAM_GRPC;
+}
+
+static void *h2_alloc(void *context, size_t size)
+{
+    return memory_take_raw(context, size);
+}
+
+static void h2_give(void *context, void *block)
+{
+    memory_give(context, block);
+}
+
+/* What only upstreams of gRPC need. */
+static bool create_channels(struct engine *e)
+{
+    const struct config *config = e->config;
+    struct h2_allocator allocator = { .alloc = h2_alloc,
+                                      .free = h2_give,
+                                      .context = e->memory };
+    bool any = false;
+    for (size_t i = 0; i < config->n_upstreams; i++) {
+        any = any || is_grpc(&config->upstreams[i]);
+    }
+    if (!any) {
+        return true;
+    }
+    e->channels =
+        memory_take(e->memory, config->n_upstreams * sizeof(*e->channels));
+    e->h2_memory = h2_memory_new(&allocator);
+    return e->channels != NULL && e->h2_memory != NULL;
+}
+
+static bool create_upstream(struct engine *e, size_t i)
+{
+    const struct upstream_config *u = &e->config->upstreams[i];
+    return is_grpc(u) ? grpc_channel_init(e, &e->channels[i], u)
+                      : cluster_init(e, &e->clusters[i], u);
+}
+
+static void create_listener(struct engine *e, size_t i)
+{
+    const struct config *config = e->config;
+    const struct listener_config *l = &config->listeners[i];
+    e->listeners[i].config = l;
+    if (!is_grpc(l->upstream)) {
+        e->listeners[i].cluster = &e->clusters[l->upstream - config->upstreams];
+    }
+    if (l->grpc_upstream != NULL) {
+        e->listeners[i].channel =
+            &e->channels[l->grpc_upstream - config->upstreams];
+    }
+}
+
+static bool create_upstreams(struct engine *e)
 {
     const struct config *config = e->config;
     e->clusters = memory_take(e->memory,
                               (config->n_upstreams + 1) * sizeof(*e->clusters));
     e->listeners = memory_take(e->memory, (config->n_listeners + 1) *
                                               sizeof(*e->listeners));
-    if (e->clusters == NULL || e->listeners == NULL) {
+    if (e->clusters == NULL || e->listeners == NULL || !create_channels(e)) {
         return false;
     }
     for (size_t i = 0; i < config->n_upstreams; i++) {
-        if (!cluster_init(e, &e->clusters[i], &config->upstreams[i])) {
+        if (!create_upstream(e, i)) {
             return false;
         }
     }
     for (size_t i = 0; i < config->n_listeners; i++) {
-        const struct listener_config *l = &config->listeners[i];
-        e->listeners[i].config = l;
-        e->listeners[i].cluster = &e->clusters[l->upstream - config->upstreams];
+        create_listener(e, i);
     }
     return true;
+}
+
+static void start_upstreams(struct engine *e)
+{
+    for (size_t i = 0; i < e->config->n_upstreams; i++) {
+        if (is_grpc(&e->config->upstreams[i])) {
+            grpc_channel_start(e, &e->channels[i]);
+        } else {
+            cluster_start(e, &e->clusters[i]);
+        }
+    }
+}
+
+static void end_upstreams(struct engine *e)
+{
+    for (size_t i = 0; i < e->config->n_upstreams; i++) {
+        if (!is_grpc(&e->config->upstreams[i])) {
+            cluster_fini(e, &e->clusters[i]);
+        } else if (e->channels != NULL) {
+            grpc_channel_fini(e, &e->channels[i]);
+        }
+    }
 }
 
 struct engine *engine_new(const struct engine_options *options)
@@ -85,16 +164,14 @@ struct engine *engine_new(const struct engine_options *options)
     rng_init(&e->rng, options->seed);
     timers_init(&e->timers, memory);
     list_init(&e->closed_lanes);
-    list_init(&e->closed_links);
     pool_init(&e->requests, memory, sizeof(struct request));
+    pool_init(&e->calls, memory, sizeof(struct grpc_call));
     command_scanner_init(&e->scanner);
-    if (!create_clusters(e)) {
+    if (!create_upstreams(e)) {
         engine_free(e);
         return NULL;
     }
-    for (size_t i = 0; i < e->config->n_upstreams; i++) {
-        cluster_start(e, &e->clusters[i]);
-    }
+    start_upstreams(e);
     return e;
 }
 
@@ -130,9 +207,7 @@ void engine_free(struct engine *e)
     for_each_client(e, end_client);
     downstream_work(e);
     if (e->clusters != NULL) {
-        for (size_t i = 0; i < e->config->n_upstreams; i++) {
-            cluster_fini(e, &e->clusters[i]);
-        }
+        end_upstreams(e);
     }
     upstreams_release(e);
     struct action ignored;
@@ -142,9 +217,17 @@ void engine_free(struct engine *e)
     memory_give(memory, e->gather_tables);
     memory_give(memory, e->conns.entries);
     memory_give(memory, e->clusters);
+    memory_give(memory, e->channels);
     memory_give(memory, e->listeners);
     timers_fini(&e->timers);
     pool_fini(&e->requests);
+    pool_fini(&e->calls);
+    if (e->grpc_packed != NULL) {
+        buf_unref(memory, e->grpc_packed);
+    }
+    if (e->h2_memory != NULL) {
+        h2_memory_free(e->h2_memory);
+    }
     memory_give(memory, e);
     memory_free(memory);
 }
@@ -152,6 +235,27 @@ void engine_free(struct engine *e)
 struct memory *engine_memory(struct engine *e)
 {
     return e->memory;
+}
+
+/* The conn of a new client of that listener, or NULL: no memory. */
+static struct conn *new_client(struct engine *e, struct listener *l)
+{
+    switch (l->config->protocol) {
+    case LISTENER_REDIS: {
+        struct downstream *d = downstream_new(e, l);
+        return d == NULL ? NULL : &d->conn;
+    }
+    case LISTENER_GRPC: {
+        struct grpc_client *c = grpc_client_new(e, l);
+        return c == NULL ? NULL : &c->conn;
+    }
+    case LISTENER_AUTO: {
+        struct newcomer *n = newcomer_new(e, l);
+        return n == NULL ? NULL : &n->conn;
+    }
+    }
+    assert(0 && "not a protocol");
+    return NULL;
 }
 
 conn_id engine_reserve(struct engine *e, unsigned listener)
@@ -164,18 +268,20 @@ conn_id engine_reserve(struct engine *e, unsigned listener)
         engine_trace_limit(e, l->cluster, "clients_max");
         return 0;
     }
-    struct downstream *d = downstream_new(e, l);
-    if (d == NULL) {
+    struct conn *c = new_client(e, l);
+    if (c == NULL) {
         e->stats.clients_refused++;
         e->stats.limit_memory++;
         return 0;
     }
-    return d->conn.id;
+    return c->id;
 }
 
-const char *engine_refusal(void)
+const char *engine_refusal(const struct engine *e, unsigned listener)
 {
-    return "-ERR max number of clients reached\r\n";
+    return e->listeners[listener].config->protocol == LISTENER_REDIS
+               ? "-ERR max number of clients reached\r\n"
+               : NULL;
 }
 
 static void on_bytes(struct engine *e, const struct event *event)
@@ -224,12 +330,32 @@ static void run_timers(struct engine *e)
         if (t == NULL) {
             return;
         }
-        if (t->kind == TIMER_DOWNSTREAM) {
+        switch ((enum timer_kind)t->kind) {
+        case TIMER_DOWNSTREAM:
             downstream_timeout(e, CONTAINER_OF(t, struct downstream, timer));
-        } else if (t->kind == TIMER_UPSTREAM) {
+            break;
+        case TIMER_UPSTREAM:
             upstream_timeout(e, CONTAINER_OF(t, struct upstream, timer));
-        } else {
+            break;
+        case TIMER_TOPOLOGY:
             topology_timeout(e, CONTAINER_OF(t, struct topology, timer));
+            break;
+        case TIMER_GRPC_CLIENT:
+            grpc_client_timeout(e, CONTAINER_OF(t, struct grpc_client, timer));
+            break;
+        case TIMER_GRPC_CALL:
+            grpc_call_timeout(e, CONTAINER_OF(t, struct grpc_call, timer));
+            break;
+        case TIMER_GRPC_LINK:
+            grpc_link_timeout(e, CONTAINER_OF(t, struct grpc_link, timer));
+            break;
+        case TIMER_GRPC_CHANNEL:
+            grpc_channel_timeout(e,
+                                 CONTAINER_OF(t, struct grpc_channel, timer));
+            break;
+        case TIMER_NEWCOMER:
+            newcomer_timeout(e, CONTAINER_OF(t, struct newcomer, timer));
+            break;
         }
     }
 }
@@ -277,7 +403,10 @@ void engine_step(struct engine *e, const struct event *event)
     case EVENT_CONFIG: break; /* a configuration lasts as long as the engine */
     case EVENT_DRAIN: drain(e); break;
     }
-    while (e->work != NULL || e->reroute) {
+    while (e->work != NULL || e->reroute || e->pump) {
+        if (e->pump) {
+            grpc_channels_pump(e);
+        }
         if (e->reroute) {
             clusters_reroute(e);
         }
@@ -301,11 +430,14 @@ uint64_t engine_deadline(const struct engine *e)
 
 bool engine_drained(const struct engine *e)
 {
-    return e->draining && e->n_downstreams == 0;
+    return e->draining && e->n_downstreams == 0 && e->n_grpc_clients == 0;
 }
 
 bool engine_upstream_ready(const struct engine *e, size_t i)
 {
+    if (is_grpc(&e->config->upstreams[i])) {
+        return e->channels[i].n_ready > 0;
+    }
     const struct cluster *c = &e->clusters[i];
     for (uint32_t k = 0; k < c->n_endpoints; k++) {
         const struct endpoint *p = c->endpoints[k];
@@ -323,7 +455,7 @@ void engine_stats(const struct engine *e,
                   struct upstream_stats *upstreams)
 {
     *engine = e->stats;
-    engine->clients = e->n_downstreams;
+    engine->clients = e->n_downstreams + e->n_grpc_clients;
     engine->block_bytes = memory_block_bytes(e->memory);
     for (size_t i = 0; i < e->config->n_upstreams; i++) {
         const struct cluster *c = &e->clusters[i];

@@ -34,8 +34,9 @@ struct memory *engine_memory(struct engine *e);
  * when there is no memory or the listener has clients_max clients: close it. */
 conn_id engine_reserve(struct engine *e, unsigned listener);
 
-/* What to tell a client that could not be admitted. Static. */
-const char *engine_refusal(void);
+/* What to tell a client of that listener that could not be admitted. Static;
+ * NULL: nothing that it would understand. */
+const char *engine_refusal(const struct engine *e, unsigned listener);
 
 /* Let one thing happen. Never blocks, never fails: whatever goes wrong becomes
  * an action, a reply to a client, or a counter. Events for a connection that

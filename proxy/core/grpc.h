@@ -5,9 +5,12 @@
  *   grpc_call.c      a call: its states, its log, what follows from an ending
  *   grpc_attempt.c   one attempt: a stream of a link
  *   grpc_reply.c     what the client receives
- *   grpc_channel.c   an upstream: its endpoints, who is picked, who waits
+ *   grpc_channel.c   an upstream: its endpoints, who waits
+ *   grpc_pick.c      who is picked for a call
+ *   grpc_names.c     which addresses the names give
  *   grpc_endpoint.c  one address: its links, when the next one is opened
  *   grpc_link.c      a connection to an endpoint: an HTTP/2 client session
+ *   grpc_credit.c    connection credit while memory is short
  *
  * Calls never touch a session's bytes: sessions that have something to say are
  * marked (conn_touch()) and asked for their output when the shell takes its
@@ -19,6 +22,7 @@
 #include "parser/grpc.h"
 #include "parser/h2.h"
 #include "proxy/core/conn.h"
+#include "proxy/core/grpc_log.h"
 #include "proxy/core/grpc_output.h"
 #include "proxy/core/grpc_retry.h"
 #include "proxy/core/grpc_stats.h"
@@ -63,11 +67,14 @@ struct grpc_client {
     uint64_t controls, controls_us;
     uint32_t empties;
     uint64_t empties_us;
-    uint64_t withheld; /* connection credit kept back (FL3) */
-    bool spoke;        /* its preface is complete */
-    bool draining;     /* GOAWAY 2^31-1 has been sent */
-    bool drained;      /* the last GOAWAY has */
-    bool doomed;       /* closes as soon as its output has left */
+    uint64_t withheld;   /* connection credit kept back (FL3) */
+    bool spoke;          /* its preface is complete */
+    bool draining;       /* GOAWAY 2^31-1 has been sent */
+    bool drained;        /* the last GOAWAY has */
+    bool doomed;         /* closes as soon as its output has left */
+    bool in_h2;          /* its session is at work: it must not be freed */
+    bool broken;         /* it will be, as soon as that is over */
+    const char *goodbye; /* static: words of the last GOAWAY; NULL: none */
 };
 
 /* Create one for the listener, or NULL. Its conn has a name. */
@@ -96,23 +103,11 @@ enum grpc_call_state {
     GRPC_CALL_STATE_COUNT
 };
 
-/* Request bytes that another attempt may need (C5). */
-struct grpc_log {
-    struct chain bytes;  /* from base on */
-    uint64_t base;       /* bytes dropped from the front; 0: intact */
-    uint64_t received;   /* from the client, ever */
-    uint64_t sent;       /* by the present attempt */
-    uint64_t credited;   /* the client has been given back (high-water) */
-    struct segment *at;  /* where the present attempt goes on; NULL: search */
-    uint32_t at_offset;  /* in *at */
-    uint64_t replayable; /* of these bytes, counted in grpc->log_bytes */
-};
-
 struct grpc_call {
     struct list_node client_node; /* in client->calls */
     struct list_node place;       /* in channel->waiting or link->calls */
-    struct grpc_client *client;   /* borrowed; NULL: gone */
-    struct h2_stream *down;       /* NULL: the client's stream is over */
+    struct grpc_client *client;   /* borrowed */
+    struct h2_stream *down;       /* the client's stream; NULL: over */
     struct grpc_channel *channel; /* borrowed */
     struct timer timer;           /* the next of its times */
     uint8_t state;                /* enum grpc_call_state */
@@ -130,39 +125,42 @@ struct grpc_call {
     uint64_t retry_us;      /* BACKOFF ends */
     uint64_t wait_us;       /* WAITING ends (W2) */
     uint64_t idle_since_us; /* no attempt runs since then */
-    uint64_t delay_us;      /* so long, before */
+    uint64_t delay_us;      /* none ran so long, in all */
 
     /* The present attempt. */
     struct grpc_link *link; /* borrowed; NULL: none */
-    struct h2_stream *up;   /* NULL: its stream is over */
-    uint64_t headers_end;   /* 0: not yet in the output (F-b) */
+    struct h2_stream *up;   /* NULL: none */
+    uint64_t headers_end;   /* of its HEADERS, in the link's output; 0: not
+                               there yet (F-b) */
     uint64_t attempt_us;    /* when it began */
     uint64_t hold_us;       /* held headers are released then; 0: not held */
     bool got_headers;       /* final response headers */
     bool got_data;
-    bool unsent;   /* headers_unsent(): F1 */
-    bool up_ended; /* its END_STREAM has arrived */
 
     /* What came back. */
     struct h2_block *head;     /* response headers: held, or on their way */
     struct h2_block *trailers; /* or Trailers-Only */
     struct chain reply;        /* content the client has not been given */
     struct grpc_messages answered;
-    uint64_t reply_credit; /* of reply, not yet credited to `up` */
+    uint64_t reply_bytes; /* content given to the client */
 
     struct grpc_attempts attempts;
-    uint32_t transparent; /* retries that were free */
-    uint8_t status;       /* enum grpc_status, once DONE */
-    uint8_t reason;       /* enum grpc_reason, once DONE */
-    uint8_t last_class;   /* enum grpc_class of the last ended attempt */
-    uint8_t last_status;
+    uint32_t n_attempts;    /* that were started, transparent ones included */
+    uint32_t transparent;   /* retries that were free */
+    uint32_t last_endpoint; /* grpc_link_number() of one that failed it; 0:
+                               none (D2) */
+    char *text;             /* owned: words of the last failure; NULL: none */
+    uint8_t status;         /* enum grpc_status, once DONE; of the last failure
+                               before */
+    uint8_t reason;         /* enum grpc_reason, once DONE */
+    uint8_t last_class;     /* enum grpc_class of the last ended attempt */
     bool committed;
-    bool forwarded;   /* response headers were handed to the client (C1) */
-    bool down_ended;  /* END_STREAM is in the output to the client */
-    bool stop_client; /* trailers get grpc-retry-pushback-ms: -1 (S2) */
-    bool is_waiting_counted;
-    uint32_t last_endpoint; /* 1 + index of one that failed it; 0: none (D2) */
-    char *text;             /* owned: message of redial's own; NULL: none */
+    bool overflow;   /* the next attempt will be the last: more was received
+                        than may be kept */
+    bool forwarded;  /* response headers were handed to the client (C1) */
+    bool local;      /* DONE: the status is redial's own, words in text */
+    bool down_ended; /* END_STREAM is in the output to the client */
+    bool stop;       /* the status says grpc-retry-pushback-ms: -1 (S2) */
 };
 
 /* grpc_call.c. A request's headers are complete; block is owned. May end the
@@ -196,6 +194,24 @@ void grpc_call_fail(struct engine *e,
 bool grpc_call_start(struct engine *e,
                      struct grpc_call *call,
                      struct grpc_link *link);
+/* How its present attempt has ended. The attempt is gone already. */
+struct grpc_outcome {
+    enum grpc_class class;
+    enum grpc_status status;
+    bool received;    /* the status stands in call->trailers; else: */
+    const char *text; /* what follows "redial: " */
+    bool forced;      /* F0: no retry follows */
+};
+void grpc_call_attempt_over(struct engine *e,
+                            struct grpc_call *call,
+                            const struct grpc_outcome *outcome);
+/* One attempt is the only one whose result can reach the client (C1). */
+void grpc_call_commit(struct engine *e, struct grpc_call *call);
+/* Its next time may be earlier than it was. */
+void grpc_call_wake_at(struct engine *e,
+                       struct grpc_call *call,
+                       uint64_t at_us);
+
 /* Told by the channel: no link in sight (F0). forced: it has waited
  * max_wait_for_ready, or the queue is full: no retry. text as above. */
 void grpc_call_no_link(struct engine *e,
@@ -210,7 +226,17 @@ void grpc_call_link_lost(struct engine *e,
                          struct grpc_call *call,
                          const char *reason);
 
-/* grpc_attempt.c: the stream events of a link's session; the link puts them
+/* grpc_attempt.c. Give the present attempt up: its stream is reset, nothing of
+ * it is heard any more. Does nothing without one. */
+void grpc_attempt_cancel(struct engine *e,
+                         struct grpc_call *call,
+                         enum h2_code code);
+/* Its time, or that of its held headers, may have come. */
+void grpc_attempt_timeout(struct engine *e, struct grpc_call *call);
+/* The client has been given n bytes of the reply. */
+void grpc_attempt_credit(struct engine *e, struct grpc_call *call, size_t n);
+
+/* The stream events of a link's session; the link puts them
  * into its h2_handler. */
 void grpc_attempt_headers(struct h2 *h,
                           struct h2_stream *s,
@@ -260,11 +286,25 @@ struct grpc_channel {
     struct grpc_stats stats;
     uint8_t state;                  /* enum grpc_channel_state */
     char last_error[GRPC_TEXT_MAX]; /* of connecting; empty: none yet */
-    /* the rest belongs to grpc_channel.c */
+    /* The rest belongs to grpc_channel.c, grpc_pick.c and grpc_names.c. */
     struct timer timer;
-    uint32_t next;            /* round_robin: whose turn it is */
-    struct grpc_names *names; /* owned: what is resolved */
-    bool pump; /* waiting calls are looked at before the step ends */
+    struct grpc_names *names;     /* owned: what is resolved */
+    struct grpc_endpoint **ready; /* owned, room for n_endpoints: those with a
+                                      link that takes calls, n_ready */
+    struct grpc_endpoint *chosen; /* pick_first: who serves; NULL: nobody */
+    struct list_node closing;     /* links whose last words are on their way */
+    uint32_t n_ready, n_resting, n_probing;
+    uint32_t next;         /* round_robin: whose turn it is */
+    uint32_t n_numbers;    /* given to endpoints */
+    uint32_t n_failures;   /* of connecting, since names were asked for */
+    uint32_t pass_at;      /* pick_first: the endpoint that is tried next */
+    uint64_t pass_us;      /* and when (Y2) */
+    uint64_t keepalive_us; /* of new links: it may have been doubled (K4) */
+    bool passing;          /* pick_first: they are tried one after the other */
+    bool replace; /* pick_first: a link is wanted without a call (K7) */
+    bool pump;    /* to be looked at before the step ends */
+    bool turned;  /* FAILING has just begun (W3) */
+    bool shut;    /* nothing is opened any more */
 };
 
 bool grpc_channel_init(struct engine *e,
@@ -290,21 +330,28 @@ void grpc_channel_withdraw(struct engine *e,
  * ends. */
 void grpc_channel_pump_later(struct engine *e, struct grpc_channel *ch);
 void grpc_channels_pump(struct engine *e);
+/* Draining, and no client is left: every link says GOAWAY and closes. */
+void grpc_channels_shut(struct engine *e);
+/* Fill in the gauges of connections, endpoints and waiting calls. */
+void grpc_channel_gauges(const struct grpc_channel *ch, struct grpc_stats *out);
 
 /* ---- a connection to an endpoint (grpc_link.c) ---- */
 
 enum grpc_link_state {
-    GRPC_LINK_RESOLVING,
+    GRPC_LINK_RESOLVING,  /* asks for the addresses of a name, nothing else */
     GRPC_LINK_CONNECTING, /* TCP, then the peer's first SETTINGS (U5) */
     GRPC_LINK_READY,
     GRPC_LINK_DRAINING,
-    GRPC_LINK_CLOSED
+    GRPC_LINK_CLOSED, /* its last words may still be on their way */
+    GRPC_LINK_STATE_COUNT
 };
 
 struct grpc_link {
     struct conn conn;
-    struct list_node node;          /* in endpoint->links, or closed links */
-    struct grpc_endpoint *endpoint; /* borrowed */
+    struct list_node node;          /* in endpoint->links or channel->closing */
+    struct grpc_channel *channel;   /* borrowed */
+    struct grpc_endpoint *endpoint; /* borrowed; NULL: RESOLVING or CLOSED */
+    struct grpc_name *name;         /* borrowed; RESOLVING: which */
     struct h2 *h2;                  /* owned; NULL: not connected */
     struct grpc_output output;
     struct list_node calls; /* with an attempt on it: call->place */
@@ -324,20 +371,30 @@ struct grpc_link {
     uint64_t keepalive_us; /* in force: it may have been doubled (K4) */
     uint64_t controls, controls_us; /* bucket of §5.5 */
     uint64_t withheld;              /* connection credit kept back (FL3) */
-    bool suspect;                   /* a probe went unanswered: no new calls */
+    const char *doom;   /* static: why it ends at the next step; NULL: it does
+                           not */
+    uint8_t disconnect; /* 1 + enum grpc_disconnect, the first that was seen; 0:
+                           none */
+    bool suspect;       /* a probe went unanswered: no new calls */
+    bool retiring;      /* is drained as soon as another one is READY (U10) */
 };
 
 /* Its events of the border: grpc_link.c. */
 extern const struct conn_class grpc_link_class;
 void grpc_link_timeout(struct engine *e, struct grpc_link *l);
 
-/* A stream of it is used from now on, or free again. */
+/* A stream of it is used from now on, or free again. Streams that are open when
+ * the link is lost are not told of. */
 void grpc_link_stream_opened(struct engine *e, struct grpc_link *l);
 void grpc_link_stream_closed(struct engine *e, struct grpc_link *l);
+/* Content that arrived on it is stored or dropped (FL1, FL2). */
+void grpc_link_credit(struct engine *e, struct grpc_link *l, size_t n);
 /* It takes no new calls, and closes when its calls have ended (K7). */
 void grpc_link_drain(struct engine *e, struct grpc_link *l, const char *why);
-/* "10.0.0.1:50051": for messages. Static until the next call. */
+/* "10.0.0.1:50051": for messages. Lives as long as the link has calls. */
 const char *grpc_link_name(const struct grpc_link *l);
+/* Of its endpoint: for call->last_endpoint (D2). */
+uint32_t grpc_link_number(const struct grpc_link *l);
 /* What its requests say as :authority with authority = auto (X2): the name of
  * the endpoint as configured, with its port unless that is 80 or 443. */
 struct span grpc_link_authority(const struct grpc_link *l);
@@ -346,7 +403,23 @@ struct span grpc_link_authority(const struct grpc_link *l);
 struct grpc_memory_use {
     uint64_t log_bytes; /* kept only for replay (FL4) */
     uint64_t bytes;     /* logs, replies, output, held headers */
+    uint64_t withheld;  /* connection credit kept back, of all connections */
     uint32_t calls;
 };
+
+/* More than this engine's share of memory_high is in use. */
+bool grpc_memory_is_high(const struct engine *e);
+/* n bytes of content that arrived on conn have been stored or dropped: give the
+ * connection credit, or keep it back in *withheld while memory is short. It is
+ * returned at the end of a step, once less than 90 % are in use. */
+void grpc_credit(struct engine *e,
+                 struct conn *conn,
+                 struct h2 *h2,
+                 uint64_t *withheld,
+                 size_t n);
+/* The session is given up: what is withheld is forgotten. */
+void grpc_credit_fini(struct engine *e, uint64_t *withheld);
+/* Called by grpc_channels_pump(). */
+void grpc_credit_return(struct engine *e);
 
 #endif

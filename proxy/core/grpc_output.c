@@ -12,6 +12,15 @@ void grpc_touch(struct engine *e, struct conn *conn)
     conn_touch(e, conn);
 }
 
+const char *grpc_receive(struct engine *e, struct h2 *h2, struct slice s)
+{
+    e->grpc_reading = s.buf;
+    const char *error = h2_receive(h2, (struct span){ slice_data(&s), s.len });
+    e->grpc_reading = NULL;
+    buf_unref(e->memory, s.buf);
+    return error;
+}
+
 /* The engine's block, with some room. A block that nobody refers to any more
  * starts again. */
 static struct buf *packed(struct engine *e)

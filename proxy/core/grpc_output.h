@@ -23,6 +23,10 @@ struct grpc_output {
  * the shell takes what there is. */
 void grpc_touch(struct engine *e, struct conn *conn);
 
+/* Give a session received bytes; s is owned. NULL, or why the session cannot go
+ * on (h2_receive()). */
+const char *grpc_receive(struct engine *e, struct h2 *h2, struct slice s);
+
 /* h2's write(): frames, copied behind conn->out. False: no memory. */
 bool grpc_output_write(struct engine *e, struct conn *conn, struct span bytes);
 

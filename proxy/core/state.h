@@ -32,7 +32,8 @@ enum timer_kind {
     TIMER_GRPC_CLIENT,
     TIMER_GRPC_CALL,
     TIMER_GRPC_LINK,
-    TIMER_GRPC_CHANNEL
+    TIMER_GRPC_CHANNEL,
+    TIMER_NEWCOMER
 };
 
 struct engine {
@@ -56,18 +57,18 @@ struct engine {
     struct grpc_channel *channels;       /* the same; those of other types are
                                             all zero */
     struct h2_memory *h2_memory; /* owned; of all sessions; NULL: no gRPC */
-    struct buf *grpc_packed; /* owned: where frames are copied to; or NULL */
+    struct buf *grpc_packed;  /* owned: where frames are copied to; or NULL */
+    struct buf *grpc_reading; /* borrowed: what a session is given; or NULL */
     struct grpc_memory_use grpc;
-    struct list_node closed_links;  /* freed once all actions are taken */
     struct pool calls;              /* struct grpc_call */
     struct command_scanner scanner; /* for commands that arrive whole */
     struct engine_stats stats;
     uint32_t n_downstreams;
     uint32_t n_upstreams;
-    uint32_t n_grpc_clients;
-    uint32_t n_grpc_timers; /* of everything of gRPC that has one */
-    bool pump;              /* a channel has */
-    bool reroute;           /* a cluster has */
+    uint32_t n_grpc_clients; /* newcomers included */
+    uint32_t n_grpc_timers;  /* of everything of gRPC that has one */
+    bool pump;               /* a channel has */
+    bool reroute;            /* a cluster has */
     bool draining;
     bool ending; /* engine_free() is at work: nothing is opened any more */
 };

@@ -172,8 +172,10 @@ static void admit(struct worker *w, struct listener *l, int fd)
 {
     conn_id id = engine_reserve(w->engine, l->index);
     if (id == 0) { /* the core has counted and reported it */
-        const char *text = engine_refusal();
-        (void)send(fd, text, strlen(text), MSG_NOSIGNAL | MSG_DONTWAIT);
+        const char *text = engine_refusal(w->engine, l->index);
+        if (text != NULL) {
+            (void)send(fd, text, strlen(text), MSG_NOSIGNAL | MSG_DONTWAIT);
+        }
         (void)close(fd);
         return;
     }

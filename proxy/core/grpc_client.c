@@ -1,0 +1,685 @@
+#include <assert.h>
+
+#include "proxy/core/grpc.h"
+#include "proxy/core/grpc_reply.h"
+#include "proxy/core/state.h"
+
+enum {
+    S_US = 1000 * 1000,
+    CONNECTION_WINDOW = 16 << 20, /* FL9 */
+    DRAIN_PING = 1,               /* opaque: behind the first GOAWAY */
+    ALIVE_PING = 2,
+    DRAIN_PING_US = S_US, /* the second GOAWAY does not wait longer */
+    CONTROL_BURST = 10000,
+    CONTROL_PER_S = 1000,
+    EMPTY_MAX = 100, /* empty DATA frames in EMPTY_US */
+    EMPTY_US = 10 * S_US,
+};
+
+static const uint64_t PING_WITHOUT_CALLS_US = 2 * 3600 * (uint64_t)S_US;
+
+static struct grpc_client *client_of(struct conn *c)
+{
+    return CONTAINER_OF(c, struct grpc_client, conn);
+}
+
+static struct grpc_client *owner_of(const struct h2 *h)
+{
+    return h2_owner(h);
+}
+
+static struct engine *engine_of(const struct grpc_client *c)
+{
+    return c->listener->channel->engine;
+}
+
+static const struct grpc_listener_config *rules_of(const struct grpc_client *c)
+{
+    return &c->listener->config->grpc;
+}
+
+/* ---- life ---------------------------------------------------------------- */
+
+struct grpc_client *grpc_client_new(struct engine *e, struct listener *l)
+{
+    struct grpc_client *c = memory_take(e->memory, sizeof(*c));
+    if (c == NULL) {
+        return NULL;
+    }
+    e->n_grpc_timers++;
+    if (!engine_reserve_timer(e) || !conn_open(e, &c->conn, CONN_GRPC_CLIENT)) {
+        e->n_grpc_timers--;
+        memory_give(e->memory, c);
+        return NULL;
+    }
+    c->listener = l;
+    c->timer.kind = TIMER_GRPC_CLIENT;
+    list_init(&c->calls);
+    l->n_clients++;
+    e->n_grpc_clients++;
+    return c;
+}
+
+static void wake_at(struct engine *e, struct grpc_client *c, uint64_t at_us)
+{
+    if (at_us != GRPC_NO_LIMIT &&
+        (c->timer.place == TIMER_OFF || c->timer.at_us > at_us)) {
+        timer_set(&e->timers, &c->timer, at_us);
+    }
+}
+
+static uint64_t after(const struct engine *e, uint64_t us)
+{
+    return us == GRPC_NO_LIMIT ? GRPC_NO_LIMIT : e->now_us + us;
+}
+
+/* max_connection_age, a tenth more or less, so that the clients of one moment
+ * do not all come back in one moment (K13). */
+static uint64_t age_limit(struct engine *e, const struct grpc_client *c)
+{
+    uint64_t age = rules_of(c)->max_connection_age_us;
+    if (age == GRPC_NO_LIMIT) {
+        return GRPC_NO_LIMIT;
+    }
+    return e->now_us + age - age / 10 + rng_upto(&e->rng, age / 5);
+}
+
+static const struct h2_handler handler;
+
+void grpc_client_accepted(struct engine *e, struct grpc_client *c)
+{
+    const struct grpc_listener_config *rules = rules_of(c);
+    const struct grpc_config *config = &c->listener->channel->config->grpc;
+    struct h2_options options = {
+        .role = H2_SERVER,
+        .handler = &handler,
+        .owner = c,
+        .memory = e->h2_memory,
+        .max_streams = rules->max_concurrent_streams,
+        .stream_window = (uint32_t)config->retry_buffer_per_call,
+        .connection_window = CONNECTION_WINDOW,
+        .max_header_list_size = (uint32_t)rules->max_header_list_size,
+        .reset_burst = 2 * rules->early_close_burst,
+        .reset_rate = 2 * rules->early_close_rate,
+    };
+    e->stats.clients_accepted++;
+    c->accepted_us = e->now_us;
+    c->read_us = e->now_us;
+    c->idle_us = e->now_us;
+    c->output.progress_us = e->now_us;
+    c->age_us = age_limit(e, c);
+    c->resets = rules->early_close_burst;
+    c->resets_us = e->now_us;
+    c->controls = CONTROL_BURST;
+    c->controls_us = e->now_us;
+    c->h2 = h2_new(&options);
+    if (c->h2 == NULL) {
+        e->stats.limit_memory++;
+        grpc_client_close(e, c, "out of memory");
+        return;
+    }
+    grpc_touch(e, &c->conn);
+    wake_at(e, c, e->now_us + GRPC_PREFACE_US);
+    wake_at(e, c, c->age_us);
+    wake_at(e, c, after(e, rules->max_connection_idle_us));
+}
+
+static void end_calls(struct engine *e, struct grpc_client *c)
+{
+    while (!list_empty(&c->calls)) {
+        struct grpc_call *call =
+            CONTAINER_OF(c->calls.next, struct grpc_call, client_node);
+        grpc_call_client_gone(e, call);
+    }
+}
+
+/* The connection ends; tell: the shell does not know yet. */
+static void close_conn(struct engine *e, struct grpc_client *c, bool tell)
+{
+    end_calls(e, c);
+    h2_free(c->h2);
+    c->h2 = NULL;
+    c->listener->n_clients--;
+    e->n_grpc_clients--;
+    timer_clear(&e->timers, &c->timer);
+    conn_close(e, &c->conn, tell);
+}
+
+void grpc_client_close(struct engine *e,
+                       struct grpc_client *c,
+                       const char *reason)
+{
+    if (c->conn.dead) {
+        return;
+    }
+    if (reason != NULL) {
+        engine_trace(e, &(struct trace_record){
+                            .type = TRACE_CLIENT,
+                            .upstream = c->listener->channel->config->name,
+                            .listener = c->listener->config->name,
+                            .client = c->conn.id,
+                            .to = "closed",
+                            .reason = reason });
+    }
+    if (c->in_h2) {
+        c->broken = true; /* the session is in the middle of something */
+        return;
+    }
+    close_conn(e, c, true);
+}
+
+static void client_release(struct engine *e, struct conn *conn)
+{
+    e->n_grpc_timers--;
+    memory_give(e->memory, client_of(conn));
+}
+
+void grpc_client_forget(struct engine *e,
+                        struct grpc_client *c,
+                        struct grpc_call *call)
+{
+    list_remove(&call->client_node);
+    c->n_calls--;
+    if (c->n_calls == 0) {
+        c->idle_us = e->now_us;
+        wake_at(e, c, after(e, rules_of(c)->max_connection_idle_us));
+        if (c->drained) {
+            grpc_touch(e, &c->conn); /* it may close now */
+        }
+    }
+}
+
+/* ---- bytes --------------------------------------------------------------- */
+
+/* GOAWAY with words, then the end (§5.5). */
+static void punish(struct engine *e,
+                   struct grpc_client *c,
+                   enum grpc_abuse kind,
+                   const char *text)
+{
+    if (c->doomed) {
+        return;
+    }
+    c->listener->channel->stats.abuse[kind]++;
+    c->doomed = true;
+    engine_trace(e, &(struct trace_record){
+                        .type = TRACE_CLIENT,
+                        .upstream = c->listener->channel->config->name,
+                        .listener = c->listener->config->name,
+                        .client = c->conn.id,
+                        .to = "closing",
+                        .reason = text });
+    h2_terminate(c->h2, H2_ENHANCE_YOUR_CALM, text);
+    conn_pause(e, &c->conn, true);
+    grpc_touch(e, &c->conn);
+    wake_at(e, c, e->now_us + S_US);
+    c->close_us = e->now_us + S_US;
+}
+
+/* What a connection that begins with something else probably speaks (K11). */
+static const char *preface_error(const struct slice *s)
+{
+    struct span bytes = { slice_data(s), s->len };
+    if (bytes.len > 0 && bytes.data[0] == 0x16) {
+        return "bad_preface: this looks like TLS; the listener speaks plain "
+               "HTTP/2";
+    }
+    static const char *const methods[] = { "GET ", "POST ", "PUT ", "HEAD " };
+    for (size_t i = 0; i < sizeof(methods) / sizeof(methods[0]); i++) {
+        size_t n = strlen(methods[i]);
+        if (bytes.len >= n && memcmp(bytes.data, methods[i], n) == 0) {
+            return "bad_preface: this looks like HTTP/1; the listener speaks "
+                   "HTTP/2";
+        }
+    }
+    return "bad_preface: HTTP/2 begins with its preface";
+}
+
+static void client_bytes(struct engine *e, struct conn *conn, struct slice s)
+{
+    struct grpc_client *c = client_of(conn);
+    c->read_us = e->now_us;
+    c->pinged_us = 0;
+    if (c->doomed) {
+        buf_unref(e->memory, s.buf);
+        return;
+    }
+    const char *preface = c->spoke ? NULL : preface_error(&s);
+    c->in_h2 = true;
+    const char *error = grpc_receive(e, c->h2, s);
+    c->in_h2 = false;
+    grpc_touch(e, conn);
+    if (error != NULL && !c->doomed) {
+        c->listener->channel->stats.abuse[GRPC_ABUSE_PREFACE] += !c->spoke;
+        e->stats.protocol_error_client++;
+        grpc_client_close(e, c, c->spoke ? error : preface);
+    } else if (c->broken) {
+        close_conn(e, c, true);
+    }
+}
+
+static void client_written(struct engine *e, struct conn *conn, uint64_t count)
+{
+    struct grpc_client *c = client_of(conn);
+    grpc_output_written(e, conn, &c->output, count);
+    if (c->doomed || c->drained) {
+        grpc_touch(e, conn); /* it may close now */
+    }
+}
+
+/* Both sides of the session have ended, or nobody listens any more. */
+static bool is_over(const struct grpc_client *c)
+{
+    return h2_is_over(c->h2) || c->doomed ||
+           (c->drained && list_empty(&c->calls));
+}
+
+static void client_flush(struct engine *e, struct conn *conn)
+{
+    struct grpc_client *c = client_of(conn);
+    if (conn->dead) {
+        return;
+    }
+    c->in_h2 = true;
+    const char *error = grpc_output_make(e, conn, &c->output, c->h2);
+    c->in_h2 = false;
+    if (error != NULL || c->broken) {
+        grpc_client_close(e, c, error);
+        return;
+    }
+    uint64_t waiting = grpc_output_waiting(&c->output, conn);
+    if (waiting > 0) {
+        wake_at(e, c, e->now_us + GRPC_STALL_US);
+    } else if (is_over(c) && !h2_wants_send(c->h2)) {
+        close_conn(e, c, true);
+    }
+}
+
+static void client_ended(struct engine *e, struct conn *conn)
+{
+    grpc_client_close(e, client_of(conn), NULL); /* A4: a FIN is the end */
+}
+
+static void client_closed(struct engine *e, struct conn *conn, int error)
+{
+    (void)error;
+    close_conn(e, client_of(conn), false);
+}
+
+static void client_handed(struct conn *conn, size_t n)
+{
+    client_of(conn)->output.handed += n;
+}
+
+/* ---- times ---------------------------------------------------------------- */
+
+/* GOAWAY 2^31-1, then the one that counts (§3.9). */
+static void begin_drain(struct engine *e,
+                        struct grpc_client *c,
+                        uint64_t grace_us)
+{
+    if (c->draining || c->h2 == NULL) {
+        return;
+    }
+    c->draining = true;
+    h2_shutdown_notice(c->h2);
+    h2_ping(c->h2, DRAIN_PING);
+    c->goaway_us = e->now_us + DRAIN_PING_US;
+    if (grace_us != GRPC_NO_LIMIT) {
+        c->close_us = c->goaway_us + grace_us;
+        wake_at(e, c, c->close_us);
+    }
+    wake_at(e, c, c->goaway_us);
+    grpc_touch(e, &c->conn);
+}
+
+static void finish_drain(struct engine *e, struct grpc_client *c)
+{
+    if (!c->drained) {
+        c->drained = true;
+        h2_goaway(c->h2, H2_NO_ERROR, c->goodbye == NULL ? "" : c->goodbye);
+        grpc_touch(e, &c->conn);
+    }
+}
+
+static void client_drain(struct engine *e, struct conn *conn, bool again)
+{
+    struct grpc_client *c = client_of(conn);
+    if (c->h2 == NULL || conn->dead) {
+        return;
+    }
+    begin_drain(e, c, GRPC_NO_LIMIT);
+    if (again) {
+        LIST_FOR_EACH (node, &c->calls) {
+            grpc_call_fail(e, CONTAINER_OF(node, struct grpc_call, client_node),
+                           GRPC_UNAVAILABLE, "shutting down");
+        }
+        finish_drain(e, c);
+        /* What its peer does not take in a second is lost. */
+        c->close_us = e->now_us + S_US;
+        wake_at(e, c, c->close_us);
+    }
+}
+
+static void client_end(struct engine *e, struct conn *conn)
+{
+    close_conn(e, client_of(conn), true);
+}
+
+/* The server's own keepalive (K13). */
+static void check_alive(struct engine *e, struct grpc_client *c)
+{
+    const struct grpc_listener_config *rules = rules_of(c);
+    if (rules->server_keepalive_time_us == GRPC_NO_LIMIT) {
+        return;
+    }
+    if (c->pinged_us != 0) {
+        wake_at(e, c, c->pinged_us + rules->server_keepalive_timeout_us);
+        return;
+    }
+    uint64_t due = c->read_us + rules->server_keepalive_time_us;
+    if (e->now_us >= due) {
+        h2_ping(c->h2, ALIVE_PING);
+        c->pinged_us = e->now_us;
+        grpc_touch(e, &c->conn);
+        due = e->now_us + rules->server_keepalive_timeout_us;
+    }
+    wake_at(e, c, due);
+}
+
+/* Why it has to be closed now, or NULL. */
+static const char *too_late(const struct engine *e, const struct grpc_client *c)
+{
+    const struct grpc_listener_config *rules = rules_of(c);
+    if (!c->spoke && e->now_us >= c->accepted_us + GRPC_PREFACE_US) {
+        return "bad_preface: nothing for 10s";
+    }
+    if (c->close_us != 0 && e->now_us >= c->close_us) {
+        return c->doomed ? "closed after GOAWAY" : "drain grace is over";
+    }
+    if (c->pinged_us != 0 &&
+        e->now_us >= c->pinged_us + rules->server_keepalive_timeout_us) {
+        return "no reply to PING";
+    }
+    if (grpc_output_waiting(&c->output, &c->conn) > 0 &&
+        e->now_us >= c->output.progress_us + GRPC_STALL_US) {
+        return "write_stalled: it takes no bytes";
+    }
+    return NULL;
+}
+
+void grpc_client_timeout(struct engine *e, struct grpc_client *c)
+{
+    const struct grpc_listener_config *rules = rules_of(c);
+    const char *late = too_late(e, c);
+    if (late != NULL) {
+        bool stalled = c->close_us == 0 && c->spoke && c->pinged_us == 0;
+        c->listener->channel->stats.abuse[GRPC_ABUSE_STALLED] += stalled;
+        c->listener->channel->stats.abuse[GRPC_ABUSE_PREFACE] += !c->spoke;
+        grpc_client_close(e, c, late);
+        return;
+    }
+    if (c->goaway_us != 0 && e->now_us >= c->goaway_us) {
+        finish_drain(e, c);
+    }
+    if (e->now_us >= c->age_us) {
+        c->goodbye = "max_age";
+        begin_drain(e, c, rules->max_connection_age_grace_us);
+    } else if (c->n_calls == 0 &&
+               rules->max_connection_idle_us != GRPC_NO_LIMIT &&
+               e->now_us >= c->idle_us + rules->max_connection_idle_us) {
+        c->goodbye = "max_idle";
+        begin_drain(e, c, rules->max_connection_age_grace_us);
+    }
+    check_alive(e, c);
+    /* What is still to come. */
+    if (!c->spoke) {
+        wake_at(e, c, c->accepted_us + GRPC_PREFACE_US);
+    }
+    if (!c->draining) {
+        wake_at(e, c, c->age_us);
+        if (c->n_calls == 0 && rules->max_connection_idle_us != GRPC_NO_LIMIT) {
+            wake_at(e, c, c->idle_us + rules->max_connection_idle_us);
+        }
+    } else if (!c->drained) {
+        wake_at(e, c, c->goaway_us);
+    }
+    if (c->close_us != 0) {
+        wake_at(e, c, c->close_us);
+    }
+    if (grpc_output_waiting(&c->output, &c->conn) > 0) {
+        wake_at(e, c, c->output.progress_us + GRPC_STALL_US);
+    }
+}
+
+/* ---- the session's events -------------------------------------------------- */
+
+static void on_headers(struct h2 *h,
+                       struct h2_stream *s,
+                       enum h2_headers kind,
+                       struct h2_block *block,
+                       bool end)
+{
+    struct grpc_client *c = owner_of(h);
+    assert(kind == H2_REQUEST);
+    (void)kind;
+    grpc_call_begin(engine_of(c), c, s, block, end);
+}
+
+static void on_data(struct h2 *h, struct h2_stream *s, struct span bytes)
+{
+    struct grpc_client *c = owner_of(h);
+    if (s->user == NULL) {
+        h2_credit_connection(h, bytes.len); /* it has its answer already */
+    } else {
+        grpc_call_data(engine_of(c), s->user, bytes);
+    }
+}
+
+static void on_ended(struct h2 *h, struct h2_stream *s)
+{
+    if (s->user != NULL) {
+        grpc_call_half_closed(engine_of(owner_of(h)), s->user);
+    }
+}
+
+/* Take n tokens of a bucket that is filled by time. False: it is empty. */
+static bool bucket_take(uint64_t *tokens,
+                        uint64_t *filled_us,
+                        uint64_t burst,
+                        uint64_t per_s,
+                        uint64_t now_us)
+{
+    uint64_t elapsed = now_us - *filled_us;
+    uint64_t more = per_s == 0 ? 0 : elapsed * per_s / S_US;
+    if (elapsed > 3600 * (uint64_t)S_US || more >= burst) {
+        *tokens = burst;
+        *filled_us = now_us;
+    } else if (more > 0) {
+        *tokens = *tokens + more > burst ? burst : *tokens + more;
+        *filled_us += more * S_US / per_s;
+    }
+    if (*tokens == 0) {
+        return false;
+    }
+    (*tokens)--;
+    return true;
+}
+
+/* A stream has ended before its response had: by the client's will, or by what
+ * the client made the session do (§5.5). */
+static void charge_reset(struct engine *e, struct grpc_client *c)
+{
+    const struct grpc_listener_config *rules = rules_of(c);
+    if (!bucket_take(&c->resets, &c->resets_us, rules->early_close_burst,
+                     rules->early_close_rate, e->now_us)) {
+        punish(e, c, GRPC_ABUSE_RESETS, "too_many_resets");
+    }
+}
+
+static void on_closed(struct h2 *h, struct h2_stream *s, uint32_t code)
+{
+    struct grpc_client *c = owner_of(h);
+    struct engine *e = engine_of(c);
+    if (s->user == NULL) {
+        if (s->is_invalid) {
+            charge_reset(e, c);
+        }
+        return;
+    }
+    struct grpc_call *call = s->user;
+    s->user = NULL;
+    if (!call->down_ended && call->state != GRPC_CALL_DONE) {
+        charge_reset(e, c);
+    }
+    grpc_call_stream_closed(e, call, code);
+}
+
+static void on_headers_sent(struct h2 *h,
+                            struct h2_stream *s,
+                            uint64_t offset,
+                            bool end)
+{
+    (void)s;
+    (void)offset;
+    (void)end;
+    struct grpc_client *c = owner_of(h);
+    c->ping_strikes = 0;
+    c->ping_valid_us = 0;
+}
+
+static void on_end_sent(struct h2 *h, struct h2_stream *s)
+{
+    if (s->user != NULL) {
+        ((struct grpc_call *)s->user)->down_ended = true;
+    }
+    if (!s->remote_end) {
+        h2_reset(h, s, H2_NO_ERROR); /* Z4 */
+    }
+}
+
+static void on_headers_unsent(struct h2 *h,
+                              struct h2_stream *s,
+                              enum h2_unsent why)
+{
+    if (why != H2_UNSENT_GONE) {
+        h2_reset(h, s, H2_INTERNAL_ERROR);
+    }
+}
+
+static bool on_write(struct h2 *h, struct span bytes)
+{
+    struct grpc_client *c = owner_of(h);
+    return grpc_output_write(engine_of(c), &c->conn, bytes);
+}
+
+static void on_settings(struct h2 *h)
+{
+    struct grpc_client *c = owner_of(h);
+    c->spoke = true;
+    check_alive(engine_of(c), c);
+}
+
+static void on_settings_acked(struct h2 *h)
+{
+    (void)h;
+}
+
+/* K12: the algorithm of A8. */
+static void on_ping(struct h2 *h)
+{
+    struct grpc_client *c = owner_of(h);
+    struct engine *e = engine_of(c);
+    const struct grpc_listener_config *rules = rules_of(c);
+    uint64_t interval = c->n_calls == 0 && !rules->permit_ping_without_calls
+                            ? PING_WITHOUT_CALLS_US
+                            : rules->min_recv_ping_interval_us;
+    if (c->ping_valid_us == 0 || e->now_us >= c->ping_valid_us + interval) {
+        c->ping_valid_us = e->now_us;
+        return;
+    }
+    c->listener->channel->stats.pings_bad++;
+    if (++c->ping_strikes > rules->max_ping_strikes) {
+        punish(e, c, GRPC_ABUSE_PINGS, "too_many_pings");
+    }
+}
+
+static void on_pong(struct h2 *h, uint64_t opaque)
+{
+    struct grpc_client *c = owner_of(h);
+    if (opaque == DRAIN_PING && c->draining) {
+        finish_drain(engine_of(c), c);
+    }
+}
+
+static void on_goaway(struct h2 *h,
+                      int32_t last_stream,
+                      uint32_t code,
+                      struct span debug)
+{
+    (void)h;
+    (void)last_stream;
+    (void)code;
+    (void)debug; /* it will open no more streams, and close when it likes */
+}
+
+static void on_control(struct h2 *h, bool empty_data)
+{
+    struct grpc_client *c = owner_of(h);
+    struct engine *e = engine_of(c);
+    if (empty_data) {
+        if (e->now_us >= c->empties_us + EMPTY_US) {
+            c->empties_us = e->now_us;
+            c->empties = 0;
+        }
+        if (++c->empties > EMPTY_MAX) {
+            punish(e, c, GRPC_ABUSE_EMPTY, "empty_frames");
+        }
+    } else if (!bucket_take(&c->controls, &c->controls_us, CONTROL_BURST,
+                            CONTROL_PER_S, e->now_us)) {
+        punish(e, c, GRPC_ABUSE_FRAMES, "too_many_frames");
+    }
+}
+
+static const struct h2_handler handler = {
+    .headers = on_headers,
+    .data = on_data,
+    .ended = on_ended,
+    .closed = on_closed,
+    .headers_sent = on_headers_sent,
+    .end_sent = on_end_sent,
+    .headers_unsent = on_headers_unsent,
+    .pull = grpc_reply_pull,
+    .copy = grpc_reply_copy,
+    .pass = grpc_reply_pass,
+    .write = on_write,
+    .settings = on_settings,
+    .settings_acked = on_settings_acked,
+    .ping = on_ping,
+    .pong = on_pong,
+    .goaway = on_goaway,
+    .control = on_control,
+};
+
+/* ---- as a connection -------------------------------------------------------- */
+
+static void client_accepted(struct engine *e,
+                            struct conn *conn,
+                            const struct event *event)
+{
+    (void)event;
+    grpc_client_accepted(e, client_of(conn));
+}
+
+const struct conn_class grpc_client_class = {
+    .accepted = client_accepted,
+    .bytes = client_bytes,
+    .written = client_written,
+    .ended = client_ended,
+    .closed = client_closed,
+    .flush = client_flush,
+    .handed = client_handed,
+    .drain = client_drain,
+    .end = client_end,
+    .release = client_release,
+};

@@ -1,0 +1,208 @@
+#include "proxy/core/grpc_reply.h"
+
+#include <assert.h>
+
+#include "proxy/core/grpc_fields.h"
+#include "proxy/core/grpc_request.h"
+#include "proxy/core/state.h"
+
+static struct span text(const char *s)
+{
+    return span_of(s);
+}
+
+/* Z1: all in one HEADERS frame. */
+static void add_local(struct grpc_fields *f,
+                      const char *http,
+                      enum grpc_status status,
+                      const char *words,
+                      bool stop)
+{
+    grpc_fields_init(f);
+    grpc_fields_add(f, H2_STATUS, text(":status"), text(http));
+    grpc_fields_add(f, H2_CONTENT_TYPE, text("content-type"),
+                    text("application/grpc"));
+    grpc_fields_add_status(f, status, words);
+    if (stop) {
+        grpc_fields_add_stop(f);
+    }
+}
+
+void grpc_reply_refuse(struct engine *e,
+                       struct grpc_client *c,
+                       struct h2_stream *s,
+                       const struct grpc_refusal *refusal)
+{
+    struct grpc_stats *stats = &c->listener->channel->stats;
+    if (refusal->reset) {
+        h2_reset(c->h2, s, H2_PROTOCOL_ERROR);
+        return;
+    }
+    struct grpc_fields f;
+    add_local(&f, refusal->http, refusal->status, refusal->text, refusal->stop);
+    stats->local_status[refusal->status]++;
+    if (!h2_respond(c->h2, s, f.list, f.n, NULL, true)) {
+        stats->limit_memory++;
+        h2_reset(c->h2, s, H2_INTERNAL_ERROR);
+    }
+    grpc_touch(e, &c->conn);
+}
+
+/* X6: whether the client would take the block. */
+static bool fits(const struct grpc_call *call, const struct grpc_fields *f)
+{
+    return f->size <= h2_peer_header_list_max(call->client->h2);
+}
+
+bool grpc_reply_headers(struct engine *e, struct grpc_call *call)
+{
+    struct grpc_fields f;
+    grpc_fields_init(&f);
+    grpc_fields_reply(&f, call->head);
+    if (call->down == NULL || !fits(call, &f) ||
+        !h2_respond(call->client->h2, call->down, f.list, f.n, call->head,
+                    false)) {
+        return false;
+    }
+    call->forwarded = true;
+    grpc_touch(e, &call->client->conn);
+    return true;
+}
+
+void grpc_reply_more(struct engine *e, struct grpc_call *call)
+{
+    if (call->down != NULL && call->forwarded) {
+        h2_resume(call->client->h2, call->down);
+        grpc_touch(e, &call->client->conn);
+    }
+}
+
+static void drop_content(struct engine *e, struct grpc_call *call)
+{
+    e->grpc.bytes -= call->reply.bytes;
+    chain_clear(e->memory, &call->reply);
+}
+
+/* One HEADERS frame with END_STREAM. */
+static bool send_only(struct engine *e, struct grpc_call *call)
+{
+    struct grpc_fields f;
+    if (call->local) {
+        add_local(&f, "200", call->status, call->text, call->stop);
+    } else {
+        grpc_fields_init(&f);
+        grpc_fields_reply(&f, call->trailers);
+        if (call->stop) {
+            grpc_fields_add_stop(&f);
+        }
+        if (!fits(call, &f)) {
+            call->status = GRPC_RESOURCE_EXHAUSTED;
+            add_local(&f, "200", GRPC_RESOURCE_EXHAUSTED,
+                      "response headers exceed the client's limit", false);
+        }
+    }
+    grpc_touch(e, &call->client->conn);
+    return h2_respond(call->client->h2, call->down, f.list, f.n,
+                      call->local ? NULL : call->trailers, true);
+}
+
+void grpc_reply_finish(struct engine *e, struct grpc_call *call)
+{
+    assert(call->state == GRPC_CALL_DONE);
+    if (call->down == NULL) {
+        return;
+    }
+    if (call->local) {
+        drop_content(e, call); /* Z3 */
+    }
+    if (!call->forwarded && !call->local && call->head != NULL &&
+        !grpc_reply_headers(e, call)) {
+        call->local = true;
+        call->status = GRPC_RESOURCE_EXHAUSTED;
+        memory_give(e->memory, call->text);
+        call->text = NULL;
+    }
+    if (call->forwarded) {
+        grpc_reply_more(e, call); /* the trailers follow the content */
+    } else if (!send_only(e, call)) {
+        call->channel->stats.limit_memory++;
+        h2_reset(call->client->h2, call->down, H2_INTERNAL_ERROR);
+    }
+}
+
+/* ---- asked by the session ---------------------------------------------------- */
+
+static struct engine *engine_of(const struct grpc_call *call)
+{
+    return call->channel->engine;
+}
+
+static bool send_trailers(struct grpc_call *call)
+{
+    struct grpc_fields f;
+    grpc_fields_init(&f);
+    if (call->local) {
+        grpc_fields_add_status(&f, call->status, call->text);
+    } else {
+        grpc_fields_reply(&f, call->trailers);
+    }
+    if (call->stop) {
+        grpc_fields_add_stop(&f);
+    }
+    if (!fits(call, &f)) {
+        grpc_fields_init(&f);
+        grpc_fields_add_status(&f, GRPC_RESOURCE_EXHAUSTED,
+                               "response headers exceed the client's limit");
+    }
+    return h2_trailers(call->client->h2, call->down, f.list, f.n,
+                       call->local ? NULL : call->trailers);
+}
+
+size_t grpc_reply_pull(struct h2 *h,
+                       struct h2_stream *s,
+                       size_t max,
+                       unsigned *flags)
+{
+    struct grpc_call *call = s->user;
+    if (call == NULL) {
+        return 0;
+    }
+    size_t n = call->reply.bytes < max ? call->reply.bytes : max;
+    if (call->state == GRPC_CALL_DONE && n == call->reply.bytes) {
+        if (send_trailers(call)) {
+            *flags |= H2_PULL_TRAILERS;
+        } else {
+            h2_reset(h, s, H2_INTERNAL_ERROR);
+        }
+    }
+    return n;
+}
+
+static void given(struct grpc_call *call, size_t n)
+{
+    struct engine *e = engine_of(call);
+    e->grpc.bytes -= n;
+    call->reply_bytes += n;
+    grpc_attempt_credit(e, call, n);
+}
+
+void grpc_reply_copy(struct h2 *h, struct h2_stream *s, uint8_t *out, size_t n)
+{
+    (void)h;
+    struct grpc_call *call = s->user;
+    (void)chain_copy(&call->reply, out, n);
+    chain_consume(engine_of(call)->memory, &call->reply, n);
+    given(call, n);
+}
+
+bool grpc_reply_pass(struct h2 *h, struct h2_stream *s, size_t n)
+{
+    (void)h;
+    struct grpc_call *call = s->user;
+    struct engine *e = engine_of(call);
+    if (!chain_split(e->memory, &call->client->conn.out, &call->reply, n)) {
+        return false;
+    }
+    given(call, n);
+    return true;
+}
