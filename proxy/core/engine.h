@@ -68,4 +68,20 @@ void engine_cluster_state(const struct engine *e,
 /* Whether upstream i has a server connection that is up. */
 bool engine_upstream_ready(const struct engine *e, size_t i);
 
+struct grpc_stats;    /* grpc_stats.h */
+struct channel_state; /* channel_state.h */
+
+/* Of upstreams of gRPC: of others nothing is written but what counts entries.
+ * Copy the numbers; out->methods has room for grpc_methods_shown() entries, all
+ * zero or from another call of this function for the same upstream; NULL: not
+ * asked for. */
+void engine_grpc_stats(const struct engine *e,
+                       size_t upstream,
+                       struct grpc_stats *out);
+/* Copy what is known of the endpoints of the upstream. out has room, and the
+ * size of it; the rest is overwritten. */
+void engine_channel_state(const struct engine *e,
+                          size_t upstream,
+                          struct channel_state *out);
+
 #endif

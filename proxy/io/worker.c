@@ -8,6 +8,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "proxy/core/channel_state.h"
+#include "proxy/core/grpc_stats.h"
 #include "proxy/core/node_state.h"
 #include "proxy/io/listener.h"
 #include "proxy/io/resolver.h"
@@ -235,6 +237,12 @@ static void answer(struct worker *w)
         q->ready[i] = engine_upstream_ready(w->engine, i);
         if (q->states != NULL) {
             engine_cluster_state(w->engine, i, &q->states[i]);
+        }
+        if (q->grpc != NULL) {
+            engine_grpc_stats(w->engine, i, &q->grpc[i]);
+        }
+        if (q->channels != NULL) {
+            engine_channel_state(w->engine, i, &q->channels[i]);
         }
     }
     q->counters = w->counters;
