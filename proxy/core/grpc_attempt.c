@@ -61,7 +61,8 @@ bool grpc_call_start(struct engine *e,
     call->state = GRPC_CALL_ACTIVE;
     call->delay_us += e->now_us - call->idle_since_us;
     call->n_attempts++;
-    call->channel->stats.methods[call->method.label].attempts_started++;
+    grpc_stats_of(&call->channel->stats, call->method.label)
+        ->attempts_started++;
     list_append(&link->calls, &call->place);
     grpc_link_stream_opened(e, link);
     grpc_touch(e, &link->conn);
@@ -199,7 +200,6 @@ static void release_headers(struct engine *e, struct grpc_call *call)
         grpc_call_commit(e, call);
         return;
     }
-    grpc_attempt_cancel(e, call, H2_CANCEL);
     grpc_call_fail(e, call, GRPC_RESOURCE_EXHAUSTED,
                    "response headers exceed the client's limit");
 }
@@ -361,7 +361,6 @@ static void too_long(struct engine *e, struct grpc_call *call, uint64_t size)
     (void)snprintf(text, sizeof(text),
                    "response message of %" PRIu64 " bytes exceeds %" PRIu64,
                    size, call->method.policy->response_message_max);
-    grpc_attempt_cancel(e, call, H2_CANCEL);
     grpc_call_fail(e, call, GRPC_RESOURCE_EXHAUSTED, text);
 }
 
@@ -394,7 +393,6 @@ void grpc_attempt_data(struct h2 *h, struct h2_stream *s, struct span bytes)
     }
     if (!grpc_content_add(e, &call->reply, bytes)) {
         call->channel->stats.limit_memory++;
-        grpc_attempt_cancel(e, call, H2_CANCEL);
         grpc_call_fail(e, call, GRPC_RESOURCE_EXHAUSTED, "out of memory");
         return;
     }

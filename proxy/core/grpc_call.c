@@ -11,7 +11,7 @@
 
 static struct grpc_method_stats *stats_of(const struct grpc_call *call)
 {
-    return &call->channel->stats.methods[call->method.label];
+    return grpc_stats_of(&call->channel->stats, call->method.label);
 }
 
 static uint64_t smaller(uint64_t a, uint64_t b)
@@ -157,6 +157,32 @@ static void call_done(struct engine *e,
     grpc_reply_finish(e, call);
 }
 
+static void count_attempt(struct engine *e,
+                          struct grpc_call *call,
+                          const struct grpc_outcome *o)
+{
+    struct grpc_method_stats *m = stats_of(call);
+    call->channel->stats.attempt_outcomes[o->class]++;
+    if (o->class != GRPC_F0_NO_CONNECTION) {
+        grpc_ended_add(&m->attempts[o->status], e->now_us - call->attempt_us,
+                       call->log.sent, call->reply_bytes + call->reply.bytes);
+    }
+}
+
+/* The last failure, for the words of the deadline. */
+static void remember(struct engine *e,
+                     struct grpc_call *call,
+                     const struct grpc_outcome *o)
+{
+    call->last_class = (uint8_t)o->class;
+    call->status = (uint8_t)o->status;
+    if (!o->received) {
+        note(e, call, span_of(o->text));
+    } else if (o->status != GRPC_OK) {
+        note(e, call, h2_block_value(call->trailers, H2_GRPC_MESSAGE));
+    }
+}
+
 void grpc_call_fail(struct engine *e,
                     struct grpc_call *call,
                     enum grpc_status status,
@@ -165,12 +191,16 @@ void grpc_call_fail(struct engine *e,
     if (call->state == GRPC_CALL_DONE) {
         return;
     }
+    const struct grpc_outcome outcome = { .class = GRPC_F7_LOCAL,
+                                          .status = status,
+                                          .text = text };
     leave_waiting(e, call);
-    grpc_attempt_cancel(e, call, H2_CANCEL);
-    note(e, call, span_of(text));
+    if (call->link != NULL) {
+        count_attempt(e, call, &outcome);
+        grpc_attempt_cancel(e, call, H2_CANCEL);
+    }
+    remember(e, call, &outcome);
     call->local = true;
-    call->channel->stats.attempt_outcomes[GRPC_F7_LOCAL]++;
-    call->last_class = GRPC_F7_LOCAL;
     call_done(e, call, status, GRPC_REASON_LOCAL);
 }
 
@@ -360,32 +390,6 @@ static void finish(struct engine *e,
     call_done(e, call, o->status, reason);
 }
 
-static void count_attempt(struct engine *e,
-                          struct grpc_call *call,
-                          const struct grpc_outcome *o)
-{
-    struct grpc_method_stats *m = stats_of(call);
-    call->channel->stats.attempt_outcomes[o->class]++;
-    if (o->class != GRPC_F0_NO_CONNECTION) {
-        grpc_ended_add(&m->attempts[o->status], e->now_us - call->attempt_us,
-                       call->log.sent, call->reply_bytes + call->reply.bytes);
-    }
-}
-
-/* The last failure, for the words of the deadline. */
-static void remember(struct engine *e,
-                     struct grpc_call *call,
-                     const struct grpc_outcome *o)
-{
-    call->last_class = (uint8_t)o->class;
-    call->status = (uint8_t)o->status;
-    if (!o->received) {
-        note(e, call, span_of(o->text));
-    } else if (o->status != GRPC_OK) {
-        note(e, call, h2_block_value(call->trailers, H2_GRPC_MESSAGE));
-    }
-}
-
 static struct grpc_ended ended_of(const struct grpc_call *call,
                                   const struct grpc_outcome *o)
 {
@@ -456,7 +460,6 @@ void grpc_call_no_link(struct engine *e,
                                     .status = GRPC_UNAVAILABLE,
                                     .text = text,
                                     .forced = forced };
-    /* The queue is full: the client's own retries would not help (W4). */
     grpc_call_attempt_over(e, call, &outcome);
 }
 

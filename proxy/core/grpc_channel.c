@@ -186,6 +186,7 @@ void grpc_channel_submit(struct engine *e,
         snprintf(text, sizeof(text), "queue of cluster %s is full",
                  ch->config->name);
         ch->stats.limit_max_queued_calls++;
+        call->stop = true; /* a retry of the client would not help (W4) */
         grpc_call_no_link(e, call, true, text);
         return;
     }

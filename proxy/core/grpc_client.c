@@ -2,6 +2,7 @@
 
 #include "proxy/core/grpc.h"
 #include "proxy/core/grpc_reply.h"
+#include "proxy/core/grpc_trace.h"
 #include "proxy/core/state.h"
 
 enum {
@@ -201,38 +202,23 @@ static void punish(struct engine *e,
         return;
     }
     c->listener->channel->stats.abuse[kind]++;
+    grpc_trace_abuse(e, c, kind);
     c->doomed = true;
-    engine_trace(e, &(struct trace_record){
-                        .type = TRACE_CLIENT,
-                        .upstream = c->listener->channel->config->name,
-                        .listener = c->listener->config->name,
-                        .client = c->conn.id,
-                        .to = "closing",
-                        .reason = text });
     h2_terminate(c->h2, H2_ENHANCE_YOUR_CALM, text);
     conn_pause(e, &c->conn, true);
     grpc_touch(e, &c->conn);
-    wake_at(e, c, e->now_us + S_US);
     c->close_us = e->now_us + S_US;
+    wake_at(e, c, c->close_us);
 }
 
-/* What a connection that begins with something else probably speaks (K11). */
-static const char *preface_error(const struct slice *s)
+/* It has not begun with the preface of HTTP/2 (K11). */
+static void bad_preface(struct engine *e,
+                        struct grpc_client *c,
+                        struct span first)
 {
-    struct span bytes = { slice_data(s), s->len };
-    if (bytes.len > 0 && bytes.data[0] == 0x16) {
-        return "bad_preface: this looks like TLS; the listener speaks plain "
-               "HTTP/2";
-    }
-    static const char *const methods[] = { "GET ", "POST ", "PUT ", "HEAD " };
-    for (size_t i = 0; i < sizeof(methods) / sizeof(methods[0]); i++) {
-        size_t n = strlen(methods[i]);
-        if (bytes.len >= n && memcmp(bytes.data, methods[i], n) == 0) {
-            return "bad_preface: this looks like HTTP/1; the listener speaks "
-                   "HTTP/2";
-        }
-    }
-    return "bad_preface: HTTP/2 begins with its preface";
+    c->listener->channel->stats.abuse[GRPC_ABUSE_PREFACE]++;
+    grpc_trace_bad_preface(e, c, first);
+    grpc_client_close(e, c, NULL);
 }
 
 static void client_bytes(struct engine *e, struct conn *conn, struct slice s)
@@ -244,18 +230,23 @@ static void client_bytes(struct engine *e, struct conn *conn, struct slice s)
         buf_unref(e->memory, s.buf);
         return;
     }
-    const char *preface = c->spoke ? NULL : preface_error(&s);
+    struct span bytes = { slice_data(&s), s.len };
+    buf_ref(s.buf); /* what it began with may have to be told */
     c->in_h2 = true;
     const char *error = grpc_receive(e, c->h2, s);
     c->in_h2 = false;
     grpc_touch(e, conn);
-    if (error != NULL && !c->doomed) {
-        c->listener->channel->stats.abuse[GRPC_ABUSE_PREFACE] += !c->spoke;
-        e->stats.protocol_error_client++;
-        grpc_client_close(e, c, c->spoke ? error : preface);
-    } else if (c->broken) {
+    if (c->broken) {
         close_conn(e, c, true);
+    } else if (error != NULL && !c->doomed) {
+        e->stats.protocol_error_client++;
+        if (c->spoke) {
+            grpc_client_close(e, c, error);
+        } else {
+            bad_preface(e, c, bytes);
+        }
     }
+    buf_unref(e->memory, s.buf);
 }
 
 static void client_written(struct engine *e, struct conn *conn, uint64_t count)
@@ -387,36 +378,35 @@ static void check_alive(struct engine *e, struct grpc_client *c)
     wake_at(e, c, due);
 }
 
-/* Why it has to be closed now, or NULL. */
-static const char *too_late(const struct engine *e, const struct grpc_client *c)
+static bool is_stalled(const struct engine *e, const struct grpc_client *c)
+{
+    return grpc_output_waiting(&c->output, &c->conn) > 0 &&
+           e->now_us >= c->output.progress_us + GRPC_STALL_US;
+}
+
+/* Close it if it has been waited for long enough. */
+static bool close_if_late(struct engine *e, struct grpc_client *c)
 {
     const struct grpc_listener_config *rules = rules_of(c);
     if (!c->spoke && e->now_us >= c->accepted_us + GRPC_PREFACE_US) {
-        return "bad_preface: nothing for 10s";
+        bad_preface(e, c, (struct span){ NULL, 0 });
+    } else if (c->close_us != 0 && e->now_us >= c->close_us) {
+        grpc_client_close(e, c, c->doomed ? NULL : "it has not left in time");
+    } else if (c->pinged_us != 0 &&
+               e->now_us >= c->pinged_us + rules->server_keepalive_timeout_us) {
+        grpc_client_close(e, c, "no reply to PING");
+    } else if (is_stalled(e, c)) {
+        c->listener->channel->stats.abuse[GRPC_ABUSE_STALLED]++;
+        grpc_trace_abuse(e, c, GRPC_ABUSE_STALLED);
+        grpc_client_close(e, c, NULL);
     }
-    if (c->close_us != 0 && e->now_us >= c->close_us) {
-        return c->doomed ? "closed after GOAWAY" : "drain grace is over";
-    }
-    if (c->pinged_us != 0 &&
-        e->now_us >= c->pinged_us + rules->server_keepalive_timeout_us) {
-        return "no reply to PING";
-    }
-    if (grpc_output_waiting(&c->output, &c->conn) > 0 &&
-        e->now_us >= c->output.progress_us + GRPC_STALL_US) {
-        return "write_stalled: it takes no bytes";
-    }
-    return NULL;
+    return c->conn.dead;
 }
 
 void grpc_client_timeout(struct engine *e, struct grpc_client *c)
 {
     const struct grpc_listener_config *rules = rules_of(c);
-    const char *late = too_late(e, c);
-    if (late != NULL) {
-        bool stalled = c->close_us == 0 && c->spoke && c->pinged_us == 0;
-        c->listener->channel->stats.abuse[GRPC_ABUSE_STALLED] += stalled;
-        c->listener->channel->stats.abuse[GRPC_ABUSE_PREFACE] += !c->spoke;
-        grpc_client_close(e, c, late);
+    if (close_if_late(e, c)) {
         return;
     }
     if (c->goaway_us != 0 && e->now_us >= c->goaway_us) {
