@@ -98,7 +98,8 @@ static void note(struct engine *e, struct grpc_call *call, struct span words)
 
 static void leave_waiting(struct engine *e, struct grpc_call *call)
 {
-    if (call->state == GRPC_CALL_WAITING) {
+    /* One that the channel is just starting stands in no line. */
+    if (call->state == GRPC_CALL_WAITING && call->place.next != NULL) {
         grpc_channel_withdraw(e, call->channel, call);
     }
 }
