@@ -53,31 +53,32 @@ static void check_announce(const struct listener_config *l,
     }
 }
 
-/* Keys that clients of another protocol have. announce has words of its
+/* Keys that clients of another protocol have. Two of them have words of their
  * own. */
 static void check_protocol_keys(const struct listener_config *l,
                                 const struct draft_section *section,
                                 const struct draft *d)
 {
-    unsigned types = listener_types(l);
-    if (types == 0 || (types & 1u << type_unknown) != 0) {
+    bool is_known = l->upstream != NULL && l->upstream->type != type_unknown;
+    if (!is_known && draft_find(section, "protocol") == NULL) {
         return;
     }
     for (const struct draft_entry *e = section->entries; e != NULL;
          e = e->next) {
-        const struct option *o =
-            option_for_type(e->option, (types & 1u << UPSTREAM_GRPC) != 0
-                                           ? UPSTREAM_GRPC
-                                           : UPSTREAM_STANDALONE);
-        if ((o->upstream_types & types) != 0 ||
-            (e->option->upstream_types & types) != 0 ||
-            strcmp(e->key, "announce") == 0) {
+        const struct option *o = e->option;
+        bool for_grpc =
+            option_find_for(SECTION_LISTENER, o->key, UPSTREAM_GRPC) != NULL;
+        bool for_redis = !option_is_only_grpc(o);
+        if ((for_grpc && l->protocol != LISTENER_REDIS) ||
+            (for_redis && l->protocol != LISTENER_GRPC) ||
+            strcmp(o->key, "announce") == 0 ||
+            strcmp(o->key, "grpc_upstream") == 0) {
             continue;
         }
         problem_add(d->problems, e->place,
                     "%s is only for protocol = %s or auto; [listener %s] has "
                     "protocol = %s: take it out",
-                    e->key, option_is_only_grpc(o) ? "grpc" : "redis", l->name,
+                    e->key, for_grpc ? "grpc" : "redis", l->name,
                     word_text(words_protocol, l->protocol));
     }
     if (draft_find(section, "clients_max") != NULL &&

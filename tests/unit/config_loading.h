@@ -52,7 +52,7 @@ static inline char *loaded_env(void *context, const char *name)
     return strcmp(name, "EMPTY") == 0 ? loaded_copy("") : NULL;
 }
 
-/* There are the files /secret, /crlf and /blank. */
+/* There are the files /secret, /crlf, /blank and /empty.json. */
 static inline char *loaded_file(void *context, const char *path)
 {
     (void)context;
@@ -61,6 +61,9 @@ static inline char *loaded_file(void *context, const char *path)
     }
     if (strcmp(path, "/crlf") == 0) {
         return loaded_copy("hunter2\r\n");
+    }
+    if (strcmp(path, "/empty.json") == 0) {
+        return loaded_copy("{}");
     }
     return strcmp(path, "/blank") == 0 ? loaded_copy("\n") : NULL;
 }
