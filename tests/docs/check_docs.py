@@ -4,12 +4,13 @@
     python3 tests/docs/check_docs.py [--root DIR] [--write] [--self-test]
 
 - Links between pages and files exist, and so do their anchors.
-- Option names in the pages exist in config/options.def; in --set and in ini
-  blocks also the section is right.
-- Metric names exist in proxy/core/stats.def, proxy/io/metrics.c or
-  proxy/io/node_report.c.
+- Option names in the pages exist in config/options.def or options_grpc.def; in
+  --set and in ini blocks also the section is right.
+- Metric names exist in proxy/core/stats.def, grpc_stats.def, proxy/io/metrics.c,
+  node_report.c or grpc_metrics.c.
 - `redis.md §4` and its like in comments have a heading "## 4."; I, H and S
-  numbers have a row in docs/reliability.md.
+  numbers have a row in docs/reliability.md; tags such as (K5) in the files of
+  gRPC have a rule in docs/grpc.md.
 - Commands of `./run` in the pages are commands that ./run knows.
 - The list of commands in docs/redis-commands.md is that of commands.def.
   --write brings it up to date.
@@ -26,13 +27,19 @@ import tempfile
 
 SKIPPED = {".git", "build", "node_modules", ".pytest_cache", "__pycache__"}
 CODE = (".c", ".h", ".def", ".py", ".js", ".sh", ".cmake", ".txt", ".trace")
-DESIGN_PAGES = {"DESIGN.md", "redis.md", "reliability.md"}
+DESIGN_PAGES = {"DESIGN.md", "redis.md", "grpc.md", "reliability.md"}
 
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^(#{1,6})\s+(.*?)\s*#*$")
 SECTION_REFERENCE = re.compile(
-    r"(DESIGN|redis|reliability)\.md,?\s+((?:§?\d+(?:\.\d+)?(?:,\s*)?)+)")
+    r"(DESIGN|redis|grpc|reliability)\.md,?\s+((?:§?\d+(?:\.\d+)?(?:,\s*)?)+)")
 NUMBER_REFERENCE = re.compile(r"(?<![\w.%-])([IHS])(\d{1,2})(?![\w.])")
+# Rules of docs/grpc.md, and the files that mean them by such a tag. A6 and
+# above are gRFCs.
+TAG = re.compile(r"(?<![\w.%-])(FL|[A-FJ-NP-Z])(\d{1,2})(?![\w.%])")
+TAG_DEFINED = re.compile(r"\*\*(\w+)\*\*|^\| (\w+) \|", re.M)
+TAGGED_FILE = re.compile(r"^(parser|config|proxy)/.*\b(grpc|h2|newcomer|service_)"
+                         r"\w*\.\w+$")
 
 BEGIN = "<!-- commands: check_docs.py --write makes this list -->"
 END = "<!-- end of commands -->"
@@ -132,7 +139,8 @@ def check_links(root):
 
 def options(root):
     """section -> set of keys."""
-    text = read(os.path.join(root, "config", "options.def"))
+    text = "".join(read(os.path.join(root, "config", name))
+                   for name in ("options.def", "options_grpc.def"))
     names = dict(re.findall(r'^SECTION\((\w+), "(\w+)"', text, re.M))
     result = {name: set() for name in names.values()}
     for section, key in re.findall(
@@ -140,6 +148,8 @@ def options(root):
             r'(?:NO_FIELD|FIELD\([^)]*\)),\s*"([^"]+)"',
             text, re.M):
         result[names[section]].add(key)
+    # Defaults for all upstreams of gRPC.
+    result["grpc"] |= result["upstream"] - {"nodes", "target", "url"}
     return result
 
 
@@ -211,9 +221,12 @@ def metrics(root):
     names = set()
     for kind, name in re.findall(r"^(\w*COUNTER|\w*GAUGE)\((\w+)", table, re.M):
         names.add(name + ("_total" if kind.endswith("COUNTER") else ""))
-    for file in ("metrics.c", "node_report.c"):
+    table = read(os.path.join(root, "proxy", "core", "grpc_stats.def"))
+    for kind, name in re.findall(r"^GRPC_(COUNTER|GAUGE)\((\w+)", table, re.M):
+        names.add("grpc_" + name + ("_total" if kind == "COUNTER" else ""))
+    for file in ("metrics.c", "node_report.c", "grpc_metrics.c"):
         shell = read(os.path.join(root, "proxy", "io", file))
-        names.update(re.findall(r'"(\w+)",', shell))
+        names.update(re.findall(r'"(?:redial_)?(\w+)",', shell))
     for histogram in ("request_seconds",):
         names.update(histogram + end for end in ("_bucket", "_sum", "_count"))
     return names
@@ -267,6 +280,8 @@ def check_references(root):
         if not re.search(r"^(tests/(sim|e2e|trace)|proxy|config|parser)/",
                          name):
             continue
+        if TAGGED_FILE.match(name):
+            continue
         comments = " ".join(re.findall(r"/\*.*?\*/|\"[^\"\n]*\"", text, re.S))
         for letter, number in NUMBER_REFERENCE.findall(
                 re.sub(r"\bF\(.*?\)", "", comments)):
@@ -274,6 +289,23 @@ def check_references(root):
                 if letter + number not in rows:
                     yield f"{name}: docs/reliability.md has no row " \
                           f"{letter}{number}"
+
+
+def check_tags(root):
+    page = os.path.join(root, "docs", "grpc.md")
+    rules = {a or b for a, b in TAG_DEFINED.findall(
+        read(page) if os.path.exists(page) else "")}
+    families = {re.sub(r"\d+$", "", rule) for rule in rules}
+    for path in files(root, (".c", ".h", ".def")):
+        name = os.path.relpath(path, root)
+        if not TAGGED_FILE.match(name):
+            continue
+        comments = " ".join(re.findall(r"/\*.*?\*/", comment_text(path), re.S))
+        for letter, number in TAG.findall(comments):
+            is_grfc = letter == "A" and int(number) > 5
+            if letter in families and not is_grfc \
+                    and letter + number not in rules:
+                yield f"{name}: docs/grpc.md has no rule {letter}{number}"
 
 
 # ---- ./run ----
@@ -340,7 +372,7 @@ def check_map(root):
 
 
 CHECKS = (check_links, check_options, check_metrics, check_references,
-          check_run, check_commands, check_map)
+          check_tags, check_run, check_commands, check_map)
 
 
 # ---- self test ----
@@ -350,6 +382,7 @@ SEEDED = {
     check_options: ("docs/x.md", "`--set upstream.dedline=1s`\n"),
     check_metrics: ("docs/x.md", "`redial_nonsense_total`\n"),
     check_references: ("proxy/x.c", "/* see redis.md\n * §77 and (I99) */\n"),
+    check_tags: ("proxy/core/grpc_x.c", "/* as (K99) says, and A66 */\n"),
     check_run: ("docs/x.md", "`./run fly`\n"),
     check_commands: ("docs/redis-commands.md", f"{BEGIN}\n{END}\n"),
     check_map: ("proxy/core/unheard_of.c", ""),
@@ -361,8 +394,10 @@ def self_test(root):
     blind = []
     for check, (path, text) in SEEDED.items():
         with tempfile.TemporaryDirectory() as folder:
-            for name in ("config/options.def", "proxy/core/stats.def",
+            for name in ("config/options.def", "config/options_grpc.def",
+                         "proxy/core/stats.def", "proxy/core/grpc_stats.def",
                          "proxy/io/metrics.c", "proxy/io/node_report.c",
+                         "proxy/io/grpc_metrics.c",
                          "parser/commands.def", "run",
                          *(f"docs/{page}" for page in DESIGN_PAGES)):
                 target = os.path.join(folder, name)
