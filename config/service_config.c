@@ -476,7 +476,8 @@ static void read_document(struct reader *r, const json_t *document)
     read_scaling(r, document);
 }
 
-/* What jansson says of a text that is no JSON. */
+/* What jansson says of a text that is no JSON. Where it finds no memory for a
+ * string, it says that there was none; the document is refused all the same. */
 static void report_syntax(struct reader *r, const json_error_t *error)
 {
     char place[PROBLEM_TEXT_MAX / 2];

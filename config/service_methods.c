@@ -53,11 +53,12 @@ static void read_codes(struct reader *r,
 {
     const struct json_t *value = reader_get(object, key);
     size_t before = reader_enter_key(r, key);
+    bool is_short = reader_size(value) == 0 && !may_be_empty;
     if (value == NULL && !may_be_empty) {
         reader_wrong(r, "is required");
-    } else if (value != NULL && (!reader_is_array(value) ||
-                                 (reader_size(value) == 0 && !may_be_empty))) {
-        reader_wrong(r, "must be a non-empty array");
+    } else if (value != NULL && (!reader_is_array(value) || is_short)) {
+        reader_wrong(r, may_be_empty ? "must be an array"
+                                     : "must be a non-empty array");
     }
     for (size_t i = 0; i < reader_size(value); i++) {
         unsigned code = 0;
@@ -69,7 +70,9 @@ static void read_codes(struct reader *r,
         }
         *out |= 1u << code;
     }
-    warn_of_codes(r, *out);
+    if (!may_be_empty) {
+        warn_of_codes(r, *out);
+    }
     reader_leave(r, before);
 }
 
