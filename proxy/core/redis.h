@@ -133,6 +133,9 @@ struct endpoint *redis_any_endpoint(const struct downstream *d);
 struct upstream *redis_lane(struct engine *e,
                             struct downstream *d,
                             struct request *r);
+/* What a server refused r with is not to be shown. */
+void redis_forget_refusal(struct engine *e, struct request *r);
+
 /* r, which was refused or taken back and goes by its client's own lane, is
  * tried again: let the lane lead where r goes now. False: r has been answered.
  */

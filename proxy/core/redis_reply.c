@@ -95,6 +95,14 @@ static bool keep_reply(struct engine *e,
     return chain_push_part(e->memory, &r->reply, m->buf, m->offset, m->len);
 }
 
+void redis_forget_refusal(struct engine *e, struct request *r)
+{
+    if (r->has_error) {
+        chain_clear(e->memory, &r->reply);
+        r->has_error = false;
+    }
+}
+
 static void deliver(struct engine *e,
                     struct upstream *u,
                     struct request *r,
@@ -103,10 +111,7 @@ static void deliver(struct engine *e,
     struct downstream *d = r->downstream;
     d->served_us = e->now_us;
     take_from_flight(e, u, r);
-    if (r->has_error) {
-        chain_clear(e->memory, &r->reply);
-        r->has_error = false;
-    }
+    redis_forget_refusal(e, r);
     if (u->partial.head == NULL) {
         downstream_reply(e, r, m->buf, m->offset, m->len);
         slow_down(e, u, d);

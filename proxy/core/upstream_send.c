@@ -223,6 +223,7 @@ static void hold_new(struct engine *e, struct upstream *u, struct request *r)
     struct cluster *c = u->endpoint->cluster;
     const char *why = refusal_to_hold(e, u, r);
     if (why != NULL) {
+        redis_forget_refusal(e, r); /* that is not why */
         request_give_up(e, r, c, OUTCOME_NOT_SENT, GIVE_UP_POLICY, why);
         return;
     }
