@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "proxy/core/node_state.h"
 #include "tests/sim/cluster_model.h"
 #include "tests/sim/draft.h"
 
@@ -413,12 +414,30 @@ static void join(struct world *w)
     }
 }
 
+/* Whether the engine could find the cluster without n: it is told of the nodes
+ * it does not know by those that it knows. */
+static bool engine_knows_another(struct world *w, const struct node *n)
+{
+    struct node_state known[SERVERS_SHOWN];
+    struct cluster_state state = { .nodes = known, .nodes_max = SERVERS_SHOWN };
+    engine_cluster_state(w->engine, 0, &state);
+    for (uint32_t i = 0; i < state.n_nodes; i++) {
+        const struct server *s = world_server(w, &known[i].address);
+        const struct node *other = (const struct node *)s;
+        if (other != NULL && other != n && other->member) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void part(struct world *w)
 {
     struct cluster_model *cl = w->cluster;
     struct node *n = some_primary(w, NULL);
     struct node *to = n == NULL ? NULL : some_primary(w, n);
-    if (to == NULL || !settled(cl) || is_moving(cl)) {
+    if (to == NULL || !settled(cl) || is_moving(cl) ||
+        !engine_knows_another(w, n)) {
         return;
     }
     note(w, "leaves", n);

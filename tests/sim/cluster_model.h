@@ -8,6 +8,7 @@
 
 enum {
     NODES_MAX = 24,
+    SERVERS_SHOWN = 64, /* of what the engine tells */
     CLUSTER_SLOTS = 16384,
     MOVES_MAX = 4,
     NOBODY = 255,

@@ -548,7 +548,8 @@ static bool commit(struct world *w, struct client *c, struct draft *d)
     d->record.client = c->id;
     d->record.index = c->made;
     d->record.behind_others = waits_for_untracked(w, c);
-    d->record.end = c->sent_bytes + (c->out.size - before);
+    d->record.size = c->out.size - before;
+    d->record.end = c->sent_bytes + d->record.size;
     uint32_t request = history_add(w->history, &d->record, bytes_span(&words));
     world_tell(w, "made", request, bytes_span(&words));
     bytes_fini(&words);

@@ -12,7 +12,6 @@
 enum {
     GROUPS_MAX = 3,
     NAME_MAX_BYTES = 96,
-    SERVERS_SHOWN = 64,
 };
 
 /* --- several keys ------------------------------------------------------ */
@@ -179,6 +178,7 @@ void parts_add(struct world *w, const struct draft *d, uint32_t request)
         model_command_add(&words, arg, n);
         r.client = d->record.client;
         r.index = d->record.index;
+        r.size = d->record.size;
         r.whole = request + 1;
         r.tracked = true;
         if (history_add(w->history, &r, bytes_span(&words)) == NO_REQUEST) {

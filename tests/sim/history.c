@@ -521,42 +521,6 @@ static bool fits(enum expect expect, struct span reply)
     return false;
 }
 
-static void answer_error(struct world *w,
-                         struct request_record *r,
-                         struct span reply)
-{
-    if (starts(reply, "-NOTAPPLIED")) {
-        r->answer = ANSWER_NOT_APPLIED;
-        if (r->executions > 0) {
-            world_violate(w,
-                          "I9: request %" PRIu32 " of client %" PRIu64
-                          " was answered NOTAPPLIED, but it ran",
-                          r->index, r->client);
-        }
-        return;
-    }
-    r->answer = ANSWER_UNKNOWN;
-    if (r->tracked && r->sent_whole == 0) {
-        world_violate(w,
-                      "I9: request %" PRIu32 " of client %" PRIu64
-                      " was never sent whole, but answered UNKNOWNOUTCOME",
-                      r->index, r->client);
-    }
-}
-
-void history_part_answered(struct world *w,
-                           uint32_t part,
-                           struct span reply,
-                           struct ledger session)
-{
-    struct request_record *r = history_at(w->history, part);
-    if (starts(reply, "-NOTAPPLIED") || starts(reply, "-UNKNOWNOUTCOME")) {
-        answer_error(w, r, reply);
-    } else {
-        answer_server(w, r, reply, session);
-    }
-}
-
 /* A later request on one of its keys has run already: it cannot be tried
  * again (redis.md §4 rule 6). */
 static bool is_behind(struct world *w, const struct request_record *r)
@@ -589,6 +553,43 @@ static bool all_keys_behind(const struct world *w,
     return false;
 }
 
+static void answer_error(struct world *w,
+                         struct request_record *r,
+                         struct span reply)
+{
+    if (starts(reply, "-NOTAPPLIED")) {
+        r->answer = ANSWER_NOT_APPLIED;
+        r->passed_by = is_behind(w, r) || all_keys_behind(w, r);
+        if (r->executions > 0) {
+            world_violate(w,
+                          "I9: request %" PRIu32 " of client %" PRIu64
+                          " was answered NOTAPPLIED, but it ran",
+                          r->index, r->client);
+        }
+        return;
+    }
+    r->answer = ANSWER_UNKNOWN;
+    if (r->tracked && r->sent_whole == 0) {
+        world_violate(w,
+                      "I9: request %" PRIu32 " of client %" PRIu64
+                      " was never sent whole, but answered UNKNOWNOUTCOME",
+                      r->index, r->client);
+    }
+}
+
+void history_part_answered(struct world *w,
+                           uint32_t part,
+                           struct span reply,
+                           struct ledger session)
+{
+    struct request_record *r = history_at(w->history, part);
+    if (starts(reply, "-NOTAPPLIED") || starts(reply, "-UNKNOWNOUTCOME")) {
+        answer_error(w, r, reply);
+    } else {
+        answer_server(w, r, reply, session);
+    }
+}
+
 /* Where the keys are is not the client's business. */
 static void check_redirect_shown(struct world *w,
                                  const struct request_record *r,
@@ -605,9 +606,10 @@ static void check_redirect_shown(struct world *w,
     bool late = r->arrived_us < UINT64_MAX &&
                 w->now_us + w->upstream->backoff_cap_us >=
                     r->arrived_us + w->upstream->deadline_us;
+    bool kept = r->size <= w->upstream->replay_bytes_max; /* to try again */
     bool may = late || w->draining || is_behind(w, r) ||
                all_keys_behind(w, r) || r->n_parts > 0 || !w->upstream->retry ||
-               w->settings.transactions || r->class == CLASS_BN ||
+               !kept || w->settings.transactions || r->class == CLASS_BN ||
                w->counts.hostile > 0;
     for (size_t i = 0; i < sizeof passing / sizeof passing[0] && !may; i++) {
         if (starts(reply, passing[i])) {

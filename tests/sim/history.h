@@ -73,6 +73,7 @@ struct request_record {
     bool private_keys;  /* nobody else uses its keys */
     bool behind_others; /* made while something untracked was unanswered */
     bool overtaken;     /* first ran after a later one on the same key */
+    bool passed_by;     /* NOTAPPLIED when a later one may have run */
     bool settled;       /* of a block: EXEC was answered */
     bool arrived;
     uint32_t block;       /* the transaction it belongs to, or 0 */
@@ -80,6 +81,7 @@ struct request_record {
     bool begins_block, ends_block, executes_block;
     uint32_t keys[KEYS_PER_REQUEST];
     uint64_t end;        /* offset in the client's stream */
+    uint64_t size;       /* bytes of it there; of a part: of the whole */
     uint64_t arrived_us; /* UINT64_MAX: it may still wait at pipeline_max */
     uint32_t executions;
     uint32_t sent_whole; /* copies whose last byte a kernel took */

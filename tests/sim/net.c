@@ -235,8 +235,10 @@ static void on_connect(struct world *w,
     check_allowed(w, address);
     world_note(w, "connect", l, address->port, span_of(address->host));
     if (strikes(w, FAULT_SYN_LOST)) {
-        return; /* never answered; net_heal() knows it as not connected */
+        l->syn_lost = true; /* net_heal() answers it, or nobody */
+        return;
     }
+    l->syn_lost = false;
     bool refused = !w->model->listens(l) || strikes(w, FAULT_REFUSE);
     world_wake(w, latency(w), WAKE_CONNECT, l, refused ? 1 + IO_REFUSED : 0);
 }
@@ -587,7 +589,7 @@ void net_heal(struct world *w)
         l->in.scheduled = false;
         schedule(w, l, &l->out);
         schedule(w, l, &l->in);
-        if (l->upstream && l->engine_open && !l->connected) {
+        if (l->syn_lost && l->engine_open && !l->connected) {
             world_wake(w, latency(w), WAKE_CONNECT, l, 0);
         }
     }

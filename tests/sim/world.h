@@ -90,6 +90,7 @@ struct link {
     unsigned number;  /* of its kind, for the report */
     bool engine_open; /* the engine may hear of it */
     bool connected;
+    bool syn_lost; /* of the attempt to connect; never answered by itself */
     bool peer_open;       /* the model at the other end may */
     bool paused;          /* the engine does not want to read */
     uint64_t closed_turn; /* when the engine heard that it is gone */
