@@ -48,7 +48,8 @@ bool grpc_endpoint_wants_link(const struct grpc_endpoint *p)
 bool grpc_endpoint_may_connect(const struct engine *e,
                                const struct grpc_endpoint *p)
 {
-    return p->n_connecting == 0 && e->now_us >= p->retry_us;
+    bool one_more = p->n_usable > 0 && p->failures == 0; /* U9, U10 */
+    return p->n_connecting == 0 && (one_more || e->now_us >= p->retry_us);
 }
 
 void grpc_endpoint_connect(struct engine *e, struct grpc_endpoint *p)

@@ -239,8 +239,10 @@ static void detach(struct engine *e, struct grpc_link *l, const char *why)
     l->n_streams = 0;
     l->endpoint = NULL;
     grpc_credit_fini(e, &l->withheld);
-    h2_free(l->h2);
-    l->h2 = NULL;
+    if (l->h2 != NULL) {
+        h2_free(l->h2);
+        l->h2 = NULL;
+    }
     timer_clear(&e->timers, &l->timer);
 }
 

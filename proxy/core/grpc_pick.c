@@ -32,7 +32,7 @@ static struct grpc_link *offer(struct engine *e,
 {
     bool full;
     struct grpc_link *l = best_link(p, &full);
-    if (full && p->n_usable > 0) {
+    if (full && p->n_usable > 0 && !p->crowded) {
         p->crowded = true;
         if (grpc_endpoint_wants_link(p)) {
             grpc_channel_pump_later(e, p->channel);
