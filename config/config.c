@@ -61,23 +61,34 @@ static void set_default(const struct loader *l,
     }
 }
 
+/* Give options of a section their defaults: those that are for this type, or
+ * those that are not, for the fields that they have of their own. */
+static void set_some_defaults(const struct loader *l,
+                              enum section_kind kind,
+                              unsigned type,
+                              bool is_for_type,
+                              void *base)
+{
+    for (size_t i = 0; i < option_count(); i++) {
+        const struct option *o = option_get(i);
+        if (o->section == kind && has_own_field(o) && o->fallback != NULL &&
+            option_is_for(o, type) == is_for_type &&
+            (is_for_type || !option_is_string(o))) {
+            set_default(l, o, base);
+        }
+    }
+}
+
 /* Give every option of a section its default. A field that has several rows
- * gets that of the row for this type. */
+ * gets that of the row for this type. (One loop around both would be wrongly
+ * compiled by gcc 12 with -flto.) */
 static void set_defaults(const struct loader *l,
                          enum section_kind kind,
                          unsigned type,
                          void *base)
 {
-    for (int for_type = 0; for_type <= 1; for_type++) {
-        for (size_t i = 0; i < option_count(); i++) {
-            const struct option *o = option_get(i);
-            if (o->section == kind && has_own_field(o) && o->fallback != NULL &&
-                option_is_for(o, type) == (for_type == 1) &&
-                (for_type == 1 || !option_is_string(o))) {
-                set_default(l, o, base);
-            }
-        }
-    }
+    set_some_defaults(l, kind, type, false, base);
+    set_some_defaults(l, kind, type, true, base);
 }
 
 /* Values --- */
