@@ -17,7 +17,11 @@ static struct engine *engine_of(const struct grpc_link *l)
 
 void grpc_link_heard(struct engine *e, struct grpc_link *l)
 {
-    l->pinged_us = 0;
+    if (l->pinged_us != 0) {
+        l->pinged_us = 0;
+        grpc_link_schedule(e, l); /* the next PING may come before the answer
+                                     to this one was due */
+    }
     if (l->probed_us != 0) {
         l->probed_us = 0;
         l->channel->n_probing--;
