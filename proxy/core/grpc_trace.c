@@ -18,7 +18,7 @@ static struct trace_record about_call(enum trace_type type,
 {
     struct trace_record r = {
         .type = type,
-        .attempt = call->attempts.configured,
+        .attempt = call->n_attempts,
         .unsent = call->attempts.unsent,
         .refused = call->attempts.refused,
         .elapsed_us = e->now_us - call->begun_us,

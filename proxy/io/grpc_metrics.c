@@ -212,6 +212,22 @@ static void write_labelled(const struct page *p)
               PLACE(abuse), "kind", GRPC_ABUSE_COUNT, abuse_label);
 }
 
+/* Counted in thousandths. */
+static void write_tokens(const struct page *p)
+{
+    static const char name[] = "redial_grpc_budget_tokens";
+    char text[LABEL_MAX];
+    head(p, name,
+         "Retry throttle: tokens left; with half of them none is retried",
+         "gauge");
+    for (size_t i = next_channel(p, 0); i < p->config->n_upstreams;
+         i = next_channel(p, i + 1)) {
+        text_addf(p->out, "%s{grpc_target=\"%s\"} %" PRIu64 ".%03u\n", name,
+                  target(p, i, text), p->stats[i].budget_tokens / 1000,
+                  (unsigned)(p->stats[i].budget_tokens % 1000));
+    }
+}
+
 static void write_table(const struct page *p)
 {
     per_channel(p, "grpc_subchannel_open_connections",
@@ -223,6 +239,7 @@ static void write_table(const struct page *p)
     per_channel(p, "grpc_subchannel_connection_attempts_failed_total",
                 "Connection attempts that failed", "counter",
                 PLACE(connections_failed));
+    write_tokens(p);
 #define GRPC_COUNTER(name, help) \
     per_channel(p, "redial_grpc_" #name "_total", help, "counter", PLACE(name));
 #define GRPC_GAUGE(name, help) \

@@ -193,6 +193,7 @@ static void each_number_of_an_upstream_is_there(void **state)
     c->pings_bad = 15;
     c->calls_waiting = 16;
     c->log_bytes = 17;
+    c->budget_tokens = 97200;
     write_scene(&s);
 #define TARGET "grpc_target=\"ca\\\"lls\""
     expect(&s, "\ngrpc_subchannel_open_connections{" TARGET "} 4\n"
@@ -220,6 +221,7 @@ static void each_number_of_an_upstream_is_there(void **state)
     expect(&s, "# TYPE redial_grpc_calls_waiting gauge\n"
                "redial_grpc_calls_waiting{" TARGET "} 16\n");
     expect(&s, "\nredial_grpc_log_bytes 17\n");
+    expect(&s, "\nredial_grpc_budget_tokens{" TARGET "} 97.200\n");
     assert_null(strstr(s.out.data, "cache")); /* the upstream of Redis */
     close_scene(&s);
 }
