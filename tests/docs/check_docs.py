@@ -226,7 +226,7 @@ def metrics(root):
         names.add("grpc_" + name + ("_total" if kind == "COUNTER" else ""))
     for file in ("metrics.c", "node_report.c", "grpc_metrics.c"):
         shell = read(os.path.join(root, "proxy", "io", file))
-        names.update(re.findall(r'"(?:redial_)?(\w+)",', shell))
+        names.update(re.findall(r'"(?:redial_)?(\w+)"[,;]', shell))
     for histogram in ("request_seconds",):
         names.update(histogram + end for end in ("_bucket", "_sum", "_count"))
     return names
