@@ -413,7 +413,7 @@ bool grpc_channel_init(struct engine *e,
                      config->grpc.throttle_ratio_millitokens);
     ch->next = (uint32_t)rng_upto(&e->rng, UINT16_MAX); /* a random start */
     e->n_grpc_timers++;
-    size_t labels = config->grpc.n_methods + 1;
+    size_t labels = grpc_methods_shown(&config->grpc);
     ch->stats.methods =
         memory_take(e->memory, labels * sizeof(*ch->stats.methods));
     return engine_reserve_timer(e) && ch->stats.methods != NULL &&

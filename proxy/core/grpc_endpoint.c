@@ -1,6 +1,7 @@
 #include "proxy/core/grpc_endpoint.h"
 
 #include <assert.h>
+#include <stdio.h>
 
 #include "config/address.h"
 #include "config/ip.h"
@@ -19,6 +20,12 @@ void grpc_endpoint_count(struct grpc_endpoint *p)
         p->n_fresh += usable && !l->retiring;
         p->n_connecting += l->state == GRPC_LINK_CONNECTING;
     }
+}
+
+void grpc_endpoint_note(struct grpc_endpoint *p, const char *why)
+{
+    snprintf(p->last_error, sizeof(p->last_error), "%s", why);
+    grpc_channel_note(p->channel, p->name, why);
 }
 
 void grpc_endpoint_rest(struct grpc_endpoint *p, bool resting)
@@ -80,7 +87,7 @@ void grpc_endpoint_failed(struct engine *e,
     pace(e, p, started_us);
     ch->stats.connections_failed++;
     ch->pass_us = e->now_us; /* pick_first tries the next one */
-    grpc_channel_note(ch, p->name, why);
+    grpc_endpoint_note(p, why);
     grpc_trace_connect_failed(e, ch, &p->address, why, p->failures,
                               p->retry_us > e->now_us ? p->retry_us - e->now_us
                                                       : 0);

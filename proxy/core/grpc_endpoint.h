@@ -53,6 +53,7 @@ struct grpc_endpoint {
     uint32_t n_streams;            /* of all links */
     uint32_t failures;             /* of connecting, since one was READY */
     uint64_t retry_us;             /* no attempt before (U7) */
+    char last_error[64];           /* words; empty: none yet */
     bool leaving;                  /* no name gives it any more */
     bool resting;                  /* idle: opened when a call comes (U8) */
     bool crowded; /* every link is full: another one is wanted (U9) */
@@ -84,6 +85,8 @@ void grpc_endpoints_fini(struct engine *e, struct grpc_channel *ch);
 void grpc_endpoints_collect(struct engine *e, struct grpc_channel *ch);
 /* A link of p changed: count anew. */
 void grpc_endpoint_count(struct grpc_endpoint *p);
+/* Remember why a link to it failed or was lost. */
+void grpc_endpoint_note(struct grpc_endpoint *p, const char *why);
 /* Whether it stays closed until a call comes (U8). */
 void grpc_endpoint_rest(struct grpc_endpoint *p, bool resting);
 /* Open a link. */
@@ -115,7 +118,7 @@ struct grpc_link *grpc_pick(struct engine *e,
 
 /* A link or the list of endpoints has changed: who is READY? */
 void grpc_channel_changed(struct engine *e, struct grpc_channel *ch);
-/* Remember why connecting failed. where may be NULL. */
+/* Remember why a name or an endpoint cannot be used. */
 void grpc_channel_note(struct grpc_channel *ch,
                        const char *where,
                        const char *why);

@@ -304,7 +304,7 @@ static void count_loss(struct engine *e,
     ch->stats.connections_lost++;
     grpc_link_blame(l, kind);
     grpc_trace_connection_lost(e, ch, l, why);
-    grpc_channel_note(ch, l->endpoint->name, why);
+    grpc_endpoint_note(l->endpoint, why);
     grpc_names_refresh(e, ch);
 }
 
