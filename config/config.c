@@ -430,6 +430,7 @@ static void load_upstream(const struct loader *l,
     if (u->name == NULL) {
         return;
     }
+    size_t problems = l->problems->n;
     unsigned type = find_type(l, section);
     set_defaults(l, SECTION_UPSTREAM, type, u);
     if (draft_find(section, "type") != NULL) {
@@ -442,6 +443,12 @@ static void load_upstream(const struct loader *l,
         loader_end(&quiet, l);
     }
     apply_section(l, section, type, u);
+    if (l->problems->n == problems && u->type != type) {
+        problem_add(l->problems, section->place,
+                    "[upstream %s]: its type or url has changed while it was "
+                    "read",
+                    u->name);
+    }
     if (u->n_overrides > 1) {
         qsort(u->overrides, u->n_overrides, sizeof(*u->overrides),
               compare_overrides);

@@ -331,6 +331,9 @@ static void read_service_config(const struct builder *b)
         return;
     }
     take_service_config(b, &told, &told_warnings);
+    if (told.n > 0 && b->problems->n == 0) { /* this time, only */
+        problem_add(b->problems, told.list[0].place, "%s", told.list[0].text);
+    }
     if (problems_lack_memory(&told) || problems_lack_memory(&told_warnings)) {
         problem_no_memory(b->problems);
     }

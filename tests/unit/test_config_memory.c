@@ -58,15 +58,52 @@ static const char good_file[] = "[admin]\naddress = 127.0.0.1:1\n"
                                 "zone = z\nnode_zones = c=z, d:1=y\n"
                                 "[upstream c]\ntype = cluster\nnodes = a\n"
                                 "nodes = b\nallow_nodes = 10.0.0.0/8, *.x.y\n"
+                                "[grpc]\nno_retry_methods = /a/b, /c/d\n"
+                                "keepalive_time = 1s\nauthority = pass\n"
+                                "[listener default]\nprotocol = auto\n"
+                                "upstream = u\ngrpc_upstream = g\n"
+                                "[upstream g]\ntype = grpc\n"
+                                "target = ipv4:127.0.0.1:1,127.0.0.1:2\n"
+                                "idempotent_methods = /a/b\n"
+                                "service_config = /s.json\n"
+                                "[upstream g2]\nurl = grpc://a:1,b:1\n"
+                                "service_config = /s.json\n"
                                 "[upstream default]\naddress = h:2\n"
                                 "password = ${file:/secret}\n";
+
+/* A service config, with something to be warned of. */
+static const char good_json[] =
+    "{\"methodConfig\":[{\"name\":[{},{\"service\":\"a\"},{\"service\":\"a\","
+    "\"method\":\"b\"}],\"retryPolicy\":{\"maxAttempts\":9,\"initialBackoff\":"
+    "\"1s\",\"maxBackoff\":\"1s\",\"backoffMultiplier\":2,"
+    "\"retryableStatusCodes\":[13]}}]}";
+static const char bad_json[] =
+    "{\"methodConfig\":[{\"name\":[{},{\"service\":\"a\"},{\"service\":\"a\"}],"
+    "\"timeout\":1,\"retryPolicy\":{\"maxAttempts\":9}}]}";
+
+static char *file_of(void *context, const char *path)
+{
+    if (strcmp(path, "/s.json") == 0) {
+        return loaded_copy(good_json);
+    }
+    return strcmp(path, "/bad.json") == 0 ? loaded_copy(bad_json)
+                                          : loaded_file(context, path);
+}
 
 static const char bad_file[] = "[listener a\n[admin]\naddres = x\n"
                                "[upstream u]\nretries = many\n"
                                "password = ${file:/none}\n"
                                "[upstream c]\ntype = cluster\n"
                                "nodes = a, a, unix:/b\nallow_nodes = a/b\n"
-                               "address = a:1\nnode_zones = a=b, a=c, d=\n";
+                               "address = a:1\nnode_zones = a=b, a=c, d=\n"
+                               "[grpc]\nlb = x\ntls = yes\n"
+                               "[upstream g]\nurl = grpc://a:1\n"
+                               "target = dns:h\nno_retry_methods = a\n"
+                               "service_config = /bad.json\n"
+                               "[upstream g2]\nurl = grpc://a:1\n"
+                               "service_config = /bad.json\n"
+                               "[listener g]\nprotocol = grpc\n"
+                               "upstream = u\n";
 
 /* Load with some allocations failing. Returns whether it went well, and the
  * number of allocations asked for. */
@@ -76,6 +113,7 @@ static bool load(const char *text, size_t from, size_t count, size_t *calls)
                                         "upstream.replay.GET=all" };
     struct config_source source = loaded_source(text);
     struct config_problems p = { 0 };
+    source.read_file = file_of;
     source.url = "redis://x:y@z";
     source.listen = "127.0.0.1:2";
     source.admin = "127.0.0.1:3";
