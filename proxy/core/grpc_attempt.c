@@ -40,6 +40,10 @@ bool grpc_call_start(struct engine *e,
                      struct grpc_link *link)
 {
     assert(call->state == GRPC_CALL_WAITING && call->up == NULL);
+    if (e->now_us >= call->deadline_us) {
+        grpc_call_timeout(e, call); /* its timer is a moment behind */
+        return true;
+    }
     struct grpc_fields f;
     grpc_fields_init(&f);
     grpc_fields_request(&f, call, link, e->now_us);

@@ -183,6 +183,8 @@ static void given(struct grpc_call *call, size_t n)
     struct engine *e = engine_of(call);
     e->grpc.bytes -= n;
     call->reply_bytes += n;
+    call->client->ping_strikes = 0; /* K12 */
+    call->client->ping_valid_us = 0;
     grpc_attempt_credit(e, call, n);
 }
 
