@@ -62,7 +62,6 @@ bool grpc_endpoint_may_connect(const struct engine *e,
 void grpc_endpoint_connect(struct engine *e, struct grpc_endpoint *p)
 {
     p->crowded = false;
-    p->replace = false;
     if (!grpc_link_open(e, p)) {
         grpc_endpoint_failed(e, p, e->now_us, "out of memory");
     }
@@ -102,7 +101,6 @@ void grpc_endpoint_reached(struct engine *e,
                            uint64_t started_us)
 {
     p->failures = 0;
-    p->replace = false;
     p->crowded = false;
     pace(e, p, started_us);
     grpc_endpoint_rest(p, false);

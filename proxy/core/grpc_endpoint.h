@@ -57,7 +57,6 @@ struct grpc_endpoint {
     bool leaving;                  /* no name gives it any more */
     bool resting;                  /* idle: opened when a call comes (U8) */
     bool crowded; /* every link is full: another one is wanted (U9) */
-    bool replace; /* a link is wanted although nothing asks (K7) */
 };
 
 /* ---- grpc_names.c ---- */

@@ -92,7 +92,6 @@ static void on_goaway(struct h2 *h,
     if (l->state == GRPC_LINK_CONNECTING) {
         grpc_link_doom(e, l, "GOAWAY before SETTINGS");
     } else if (l->state == GRPC_LINK_READY) {
-        l->endpoint->replace = true;
         l->channel->replace = true;
         grpc_link_drain(e, l, "GOAWAY");
     } else if (l->state == GRPC_LINK_DRAINING) {

@@ -124,7 +124,9 @@ static void probe(struct engine *e, struct grpc_link *l)
     l->channel->stats.probes++;
     l->channel->n_probing++;
     l->probed_us = e->now_us;
-    send_ping(e, l);
+    if (l->pinged_us == 0) { /* else its answer tells as much */
+        send_ping(e, l);
+    }
     grpc_link_wake_at(e, l, probe_due(l));
 }
 
@@ -153,8 +155,7 @@ bool grpc_link_admits(struct engine *e,
 {
     uint64_t quiet_us = e->now_us - l->read_us;
     uint64_t probe_us = config_of(l)->idle_probe_us;
-    if (l->probed_us == 0 && l->pinged_us == 0 && probe_us != 0 &&
-        quiet_us >= probe_us) {
+    if (l->probed_us == 0 && probe_us != 0 && quiet_us >= probe_us) {
         probe(e, l);
     }
     if (l->pinged_us == 0 && quiet_us >= l->keepalive_us) {
@@ -198,7 +199,6 @@ static bool probe_failed(struct engine *e, struct grpc_link *l)
     l->suspect = true; /* K1 judges it; new calls take another one */
     l->probed_us = 0;
     l->channel->n_probing--;
-    l->endpoint->replace = true;
     l->channel->replace = true;
     engine_trace(e, &(struct trace_record){
                         .type = TRACE_LANE,
