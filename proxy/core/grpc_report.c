@@ -109,6 +109,8 @@ static void copy_endpoint(const struct engine *e,
         .failures = p->failures,
         .backoff_us = p->retry_us > e->now_us ? p->retry_us - e->now_us : 0,
     };
+    static_assert(sizeof(to->last_error) >= sizeof(p->last_error), "copied");
+    memcpy(to->last_error, p->last_error, sizeof(p->last_error));
     LIST_FOR_EACH (node, &p->links) {
         add_link(e, CONTAINER_OF(node, struct grpc_link, node), to);
     }
@@ -120,7 +122,7 @@ static const char *channel_state_name(enum grpc_channel_state s)
     switch (s) {
     case GRPC_CHANNEL_READY: return "ready";
     case GRPC_CHANNEL_CONNECTING: return "connecting";
-    case GRPC_CHANNEL_FAILING: return "transient_failure";
+    case GRPC_CHANNEL_FAILING: return "failing";
     }
     return NULL;
 }

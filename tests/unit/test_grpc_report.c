@@ -181,12 +181,13 @@ static void those_that_fail_show_why_and_when_next(void **state)
     struct scene *s = open_scene();
     refuse_all(s);
     look(s);
-    assert_string_equal(s->state.state, "transient_failure");
+    assert_string_equal(s->state.state, "failing");
     assert_non_null(strstr(s->state.last_error, "connection refused"));
     for (uint32_t i = 0; i < ENDPOINTS; i++) {
         const struct channel_endpoint *p = &s->endpoints[i];
         assert_string_equal(p->state, "backoff");
         assert_int_equal(p->failures, 1);
+        assert_string_equal(p->last_error, "connection refused");
         assert_int_equal(p->links_connecting, 0);
         assert_in_range(p->backoff_us, 1, 300 * 1000);
     }
