@@ -54,6 +54,24 @@ bool h2_lib_ok(struct h2 *h, int rc)
     return rc == 0;
 }
 
+void h2_enter(struct h2 *h)
+{
+    assert(!h->is_busy);
+    h->is_busy = true;
+    h->resizes_failed = h2_memory_resizes_failed(h->memory);
+}
+
+/* When nghttp2 1.52 cannot make its queue of streams longer, it frees what was
+ * to be queued, but the stream still points there. nghttp2_session_del() would
+ * free it again, so that session stays, until its memory goes as a whole. */
+void h2_leave(struct h2 *h)
+{
+    h->is_busy = false;
+    h->is_broken = h->is_broken ||
+                   (h->error != NULL &&
+                    h->resizes_failed != h2_memory_resizes_failed(h->memory));
+}
+
 /* ---- streams ---- */
 
 struct h2_stream *h2_stream_new(struct h2 *h, void *user)
@@ -495,7 +513,9 @@ struct h2 *h2_new(const struct h2_options *options)
 void h2_free(struct h2 *h)
 {
     assert(!h->is_busy);
-    nghttp2_session_del(h->session);
+    if (!h->is_broken) {
+        nghttp2_session_del(h->session);
+    }
     while (h->streams != NULL) {
         stream_free(h, h->streams);
     }

@@ -288,7 +288,8 @@ void h2_ping(struct h2 *h, uint64_t opaque);
 void h2_shutdown_notice(struct h2 *h);
 /* GOAWAY: streams that have begun go on. */
 void h2_goaway(struct h2 *h, enum h2_code code, const char *text);
-/* GOAWAY, and every stream ends. */
+/* GOAWAY, and the session is over once it is in the output. Nothing more is
+ * received; no events come for the streams that are open. */
 void h2_terminate(struct h2 *h, enum h2_code code, const char *text);
 
 /* What the peer's SETTINGS say. */

@@ -46,10 +46,19 @@ struct slab {
     alignas(max_align_t) struct slab *next;
 };
 
+/* A large piece; those in use are linked. */
+struct large {
+    struct large *next, **link;
+    struct head head;
+};
+
 struct h2_memory {
     struct h2_allocator allocator;
     struct head *free[CLASSES];
     struct slab *slabs;
+    struct large *larges;
+    size_t used;
+    size_t resizes_failed;
 };
 
 static void *heap_alloc(void *context, size_t size)
@@ -81,6 +90,11 @@ struct h2_memory *h2_memory_new(const struct h2_allocator *allocator)
 void h2_memory_free(struct h2_memory *m)
 {
     const struct h2_allocator a = m->allocator;
+    while (m->larges != NULL) {
+        struct large *large = m->larges;
+        m->larges = large->next;
+        a.free(a.context, large);
+    }
     while (m->slabs != NULL) {
         struct slab *slab = m->slabs;
         m->slabs = slab->next;
@@ -135,17 +149,34 @@ static bool add_slab(struct h2_memory *m, size_t class)
 
 static void *take_large(struct h2_memory *m, size_t size)
 {
-    if (size > SIZE_MAX - sizeof(struct head)) {
+    if (size > SIZE_MAX - sizeof(struct large)) {
         return NULL;
     }
-    struct head *head =
-        m->allocator.alloc(m->allocator.context, sizeof *head + size);
-    if (head == NULL) {
+    struct large *large =
+        m->allocator.alloc(m->allocator.context, sizeof *large + size);
+    if (large == NULL) {
         return NULL;
     }
-    head->size = size;
-    head->u.class = LARGE;
-    return head + 1;
+    *large = (struct large){ .next = m->larges, .link = &m->larges };
+    if (large->next != NULL) {
+        large->next->link = &large->next;
+    }
+    m->larges = large;
+    large->head.size = size;
+    large->head.u.class = LARGE;
+    m->used++;
+    return &large->head + 1;
+}
+
+static void give_large(struct h2_memory *m, struct head *head)
+{
+    struct large *large =
+        (void *)((unsigned char *)head - offsetof(struct large, head));
+    *large->link = large->next;
+    if (large->next != NULL) {
+        large->next->link = large->link;
+    }
+    m->allocator.free(m->allocator.context, large);
 }
 
 void *h2_memory_take(struct h2_memory *m, size_t size)
@@ -163,6 +194,7 @@ void *h2_memory_take(struct h2_memory *m, size_t size)
     }
     m->free[class] = head->u.next;
     head->u.class = class;
+    m->used++;
     return head + 1;
 }
 
@@ -173,8 +205,9 @@ void h2_memory_give(struct h2_memory *m, void *piece)
     }
     struct head *head = (struct head *)piece - 1;
     const size_t class = head->u.class;
+    m->used--;
     if (class == LARGE) {
-        m->allocator.free(m->allocator.context, head);
+        give_large(m, head);
         return;
     }
     head->u.next = m->free[class];
@@ -183,17 +216,31 @@ void h2_memory_give(struct h2_memory *m, void *piece)
 
 void *h2_memory_resize(struct h2_memory *m, void *piece, size_t size)
 {
-    if (piece == NULL) {
-        return h2_memory_take(m, size);
+    if (piece != NULL && !IS_WATCHED) {
+        const size_t old = ((struct head *)piece - 1)->size;
+        if (size <= old && class_of(size) == class_of(old)) {
+            return piece;
+        }
     }
-    const size_t old = ((struct head *)piece - 1)->size;
-    if (!IS_WATCHED && size <= old && class_of(size) == class_of(old)) {
-        return piece;
+    void *resized = h2_memory_take(m, size);
+    if (resized == NULL) {
+        m->resizes_failed++;
+        return NULL;
     }
-    void *grown = h2_memory_take(m, size);
-    if (grown != NULL) {
-        memcpy(grown, piece, old < size ? old : size);
+    if (piece != NULL) {
+        const size_t old = ((struct head *)piece - 1)->size;
+        memcpy(resized, piece, old < size ? old : size);
         h2_memory_give(m, piece);
     }
-    return grown;
+    return resized;
+}
+
+size_t h2_memory_used(const struct h2_memory *m)
+{
+    return m->used;
+}
+
+size_t h2_memory_resizes_failed(const struct h2_memory *m)
+{
+    return m->resizes_failed;
 }

@@ -1,5 +1,3 @@
-#include <assert.h>
-
 #include "parser/h2_session.h"
 
 /* The peer broke a rule that nghttp2 is not asked to look at. */
@@ -10,6 +8,13 @@ static void reset_invalid(struct h2 *h, struct h2_stream *s)
     if (!s->is_shown) {
         h->handler->control(h, false);
     }
+}
+
+/* What a callback returns: after h2_terminate() nothing more is to be heard of
+ * the bytes that are being taken. */
+static int go_on(const struct h2 *h)
+{
+    return h->is_terminating ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
 }
 
 /* ---- header blocks ---- */
@@ -33,7 +38,7 @@ static int on_begin_headers(nghttp2_session *session,
          * acknowledged our SETTINGS. */
         h->complaint = "PUSH_PROMISE";
         h2_terminate(h, H2_PROTOCOL_ERROR, "PUSH_PROMISE");
-        return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+        return go_on(h);
     }
     if (frame->headers.cat == NGHTTP2_HCAT_REQUEST) {
         s = h2_stream_new(h, NULL);
@@ -130,12 +135,16 @@ static int on_begin_frame(nghttp2_session *session,
     (void)session;
     switch (hd->type) {
     case NGHTTP2_DATA:
+        if (hd->length == 0 && (hd->flags & NGHTTP2_FLAG_END_STREAM) == 0) {
+            h->handler->control(h, true);
+        }
+        break;
     case NGHTTP2_HEADERS:
     case NGHTTP2_CONTINUATION:
     case NGHTTP2_GOAWAY: break;
     default: h->handler->control(h, false); break;
     }
-    return 0;
+    return go_on(h);
 }
 
 static int on_data_chunk(nghttp2_session *session,
@@ -155,21 +164,21 @@ static int on_data_chunk(nghttp2_session *session,
             reset_invalid(h, s);
         }
         h2_credit_connection(h, len);
-        return 0;
+        return go_on(h);
     }
     if (s->length_left >= 0) {
         s->length_left -= (int64_t)len;
     }
     h->handler->data(h, s, (struct span){ data, len });
-    return 0;
+    return go_on(h);
 }
 
 static void data_end(struct h2 *h, const nghttp2_frame *frame)
 {
     const bool end = (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0;
     if (!end) {
-        if (frame->hd.length == frame->data.padlen) {
-            h->handler->control(h, true);
+        if (frame->hd.length > 0 && frame->hd.length == frame->data.padlen) {
+            h->handler->control(h, true); /* nothing but padding */
         }
         return;
     }
@@ -225,7 +234,7 @@ static int on_frame_recv(nghttp2_session *session,
         break;
     default: break;
     }
-    return 0;
+    return go_on(h);
 }
 
 static int on_invalid_frame(nghttp2_session *session,
@@ -241,7 +250,7 @@ static int on_invalid_frame(nghttp2_session *session,
         s->is_invalid = true;
     }
     h->handler->control(h, false);
-    return 0;
+    return go_on(h);
 }
 
 static int on_stream_close(nghttp2_session *session,
@@ -279,15 +288,14 @@ void h2_receive_callbacks(nghttp2_session_callbacks *c)
 
 const char *h2_receive(struct h2 *h, struct span bytes)
 {
-    assert(!h->is_busy);
     if (h->error != NULL || h->is_terminating) {
         return h->error;
     }
-    h->is_busy = true;
+    h2_enter(h);
     const lib_ssize n = lib_mem_recv(h->session, bytes.data, bytes.len);
-    h->is_busy = false;
-    if (n < 0) {
+    if (n < 0 && !h->is_terminating) {
         h2_lib_ok(h, (int)n);
     }
+    h2_leave(h);
     return h->error;
 }

@@ -197,8 +197,7 @@ void h2_send_callbacks(nghttp2_session_callbacks *c)
 
 const char *h2_send(struct h2 *h, size_t limit)
 {
-    assert(!h->is_busy);
-    h->is_busy = true;
+    h2_enter(h);
     h->limit = h->produced + limit;
     while (h->error == NULL && !h->is_over && h->produced < h->limit) {
         const uint8_t *data = NULL;
@@ -216,6 +215,6 @@ const char *h2_send(struct h2 *h, size_t limit)
             next_turn(h);
         }
     }
-    h->is_busy = false;
+    h2_leave(h);
     return h->error;
 }

@@ -58,13 +58,18 @@ struct h2 {
     const char *complaint; /* h2_complaint() */
     uint32_t own_code;     /* of the owner's last GOAWAY */
     bool is_terminating, is_over;
-    bool is_busy; /* inside the library (N6) */
+    bool is_busy;   /* inside the library (N6) */
+    bool is_broken; /* what the library has allocated must not be touched */
+    size_t resizes_failed; /* before the library was called */
 };
 
 /* ---- h2.c ---- */
 
 /* Remember that the session is lost, when rc says so. Returns rc == 0. */
 bool h2_lib_ok(struct h2 *h, int rc);
+/* Around what calls handlers. */
+void h2_enter(struct h2 *h);
+void h2_leave(struct h2 *h);
 /* NULL: no memory. */
 struct h2_stream *h2_stream_new(struct h2 *h, void *user);
 /* The stream of that id that the library knows, or NULL. */

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "parser/h2_memory.h"
+
 const char simple_request[] = ":method: POST\n"
                               ":scheme: http\n"
                               ":path: /s.S/M\n"
@@ -418,25 +420,31 @@ struct h2_options pair_options(enum h2_role role)
 
 static void *side_alloc(void *context, size_t size)
 {
-    return failing_alloc(context, size);
+    struct side *s = context;
+    void *block = failing_alloc(&s->failing, size);
+    if (block == NULL && s->fails_once) {
+        s->failing.left = SIZE_MAX;
+    }
+    return block;
 }
 
 static void side_free(void *context, void *block)
 {
-    failing_free(context, block);
+    struct side *s = context;
+    failing_free(&s->failing, block);
 }
 
 bool side_open(struct side *s, const struct h2_options *options)
 {
-    const struct failing failing = s->failing;
-    *s = (struct side){ .failing = failing,
+    const struct side told = *s;
+    *s = (struct side){ .failing = told.failing,
+                        .fails_once = told.fails_once,
                         .credits = true,
                         .writes_left = SIZE_MAX };
-    if (failing.left == 0) {
+    if (told.failing.left == 0) {
         s->failing.left = SIZE_MAX;
     }
-    const struct h2_allocator allocator = { side_alloc, side_free,
-                                            &s->failing };
+    const struct h2_allocator allocator = { side_alloc, side_free, s };
     s->memory = h2_memory_new(&allocator);
     if (s->memory == NULL) {
         return false;
@@ -458,6 +466,9 @@ void side_close(struct side *s)
         talk_end(&s->talks[i]); /* blocks may outlive the session */
     }
     if (s->memory != NULL) {
+        s->left = h2_memory_used(s->memory);
+        /* h2.c leaves a session behind only when this has happened. */
+        assert(s->left == 0 || h2_memory_resizes_failed(s->memory) > 0);
         h2_memory_free(s->memory);
     }
     assert(s->failing.live == 0);

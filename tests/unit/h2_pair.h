@@ -34,7 +34,8 @@ struct talk {
 struct side {
     struct h2 *h;
     struct h2_memory *memory;
-    struct failing failing;
+    struct failing failing; /* what is told before side_open() stays */
+    bool fails_once;        /* one allocation, not all that follow */
     struct talk talks[TALKS_MAX];
     uint8_t *out; /* owned: produced, not delivered */
     size_t out_len, out_cap;
@@ -45,6 +46,7 @@ struct side {
     bool credits;        /* at once, both kinds */
     bool quiet;          /* no log */
     size_t writes_left;  /* before write() fails; SIZE_MAX: never */
+    size_t left;         /* pieces of memory, when it was closed */
     size_t controls, empty_data;
     size_t pass_calls, copy_calls;
     /* What a server does with each request; NULL: nothing. */
