@@ -111,7 +111,9 @@ static void check_print(const struct config *c)
     if (can_be_a_file(&first)) {
         struct config_source source = { .file_name = "printed",
                                         .text = first.text,
-                                        .text_len = first.len };
+                                        .text_len = first.len,
+                                        /* the service config is named */
+                                        .read_file = get };
         struct config *again = load(&source);
         REQUIRE(again != NULL);
         config_print(again, print_piece, &second);
