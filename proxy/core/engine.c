@@ -436,7 +436,7 @@ bool engine_drained(const struct engine *e)
 bool engine_upstream_ready(const struct engine *e, size_t i)
 {
     if (is_grpc(&e->config->upstreams[i])) {
-        return e->channels[i].n_ready > 0;
+        return grpc_channel_serves(&e->channels[i]);
     }
     const struct cluster *c = &e->clusters[i];
     for (uint32_t k = 0; k < c->n_endpoints; k++) {

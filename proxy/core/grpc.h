@@ -332,6 +332,9 @@ void grpc_channel_pump_later(struct engine *e, struct grpc_channel *ch);
 void grpc_channels_pump(struct engine *e);
 /* Draining, and no client is left: every link says GOAWAY and closes. */
 void grpc_channels_shut(struct engine *e);
+/* A connection is ready, or none is there because nobody has needed one: as far
+ * as is known a call would be served. */
+bool grpc_channel_serves(const struct grpc_channel *ch);
 /* Fill in the gauges of connections, endpoints and waiting calls. */
 void grpc_channel_gauges(const struct grpc_channel *ch, struct grpc_stats *out);
 

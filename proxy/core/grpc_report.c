@@ -60,6 +60,25 @@ void engine_grpc_stats(const struct engine *e,
     }
 }
 
+/* With pick_first, and after a long rest, connections are opened when a call
+ * comes (U8). To say "not ready" until then would keep the calls away. */
+bool grpc_channel_serves(const struct grpc_channel *ch)
+{
+    if (ch->n_ready > 0) {
+        return true;
+    }
+    if (ch->state != GRPC_CHANNEL_CONNECTING || ch->n_waiting > 0) {
+        return false;
+    }
+    for (uint32_t i = 0; i < ch->n_endpoints; i++) {
+        const struct grpc_endpoint *p = ch->endpoints[i];
+        if (p->n_connecting > 0 || p->failures > 0) {
+            return false;
+        }
+    }
+    return ch->n_endpoints > 0;
+}
+
 /* ---- endpoints ------------------------------------------------------------ */
 
 static void add_link(const struct engine *e,

@@ -24,15 +24,17 @@ enum {
     S_US = 1000 * 1000
 };
 
-static const char text[] = "[listener r]\naddress = 127.0.0.1:1\n"
-                           "upstream = cache\n"
-                           "[listener g]\naddress = 127.0.0.1:2\n"
-                           "protocol = grpc\nupstream = calls\n"
-                           "[upstream cache]\naddress = 10.0.0.9:6379\n"
-                           "[upstream calls]\ntype = grpc\n"
-                           "nodes = 10.0.0.1:1, 10.0.0.2:2\n"
-                           "lb = round_robin\n"
-                           "throttle_max_tokens = 10\n";
+#define COMMON                                    \
+    "[listener r]\naddress = 127.0.0.1:1\n"       \
+    "upstream = cache\n"                          \
+    "[listener g]\naddress = 127.0.0.1:2\n"       \
+    "protocol = grpc\nupstream = calls\n"         \
+    "[upstream cache]\naddress = 10.0.0.9:6379\n" \
+    "[upstream calls]\ntype = grpc\n"             \
+    "nodes = 10.0.0.1:1, 10.0.0.2:2\n"            \
+    "throttle_max_tokens = 10\n"
+static const char pick_first[] = COMMON;
+static const char round_robin[] = COMMON "lb = round_robin\n";
 
 /* An engine, and what it has asked for. */
 struct scene {
@@ -80,7 +82,7 @@ static void step(struct scene *s, struct event event)
     take_actions(s);
 }
 
-static struct scene *open_scene(void)
+static struct scene *open_scene_of(const char *text)
 {
     struct scene *s = calloc(1, sizeof(*s));
     assert_non_null(s);
@@ -102,6 +104,11 @@ static struct scene *open_scene(void)
     s->stats.methods = s->methods;
     take_actions(s);
     return s;
+}
+
+static struct scene *open_scene(void)
+{
+    return open_scene_of(round_robin);
 }
 
 static void close_scene(struct scene *s)
@@ -270,6 +277,24 @@ static void a_goaway_is_the_reason_of_the_end_that_follows(void **state)
     close_scene(s);
 }
 
+/* pick_first connects when a call comes: a probe that waits for a connection
+ * would keep the calls away. */
+static void who_is_not_needed_is_ready(void **state)
+{
+    (void)state;
+    struct scene *s = open_scene();
+    assert_false(engine_upstream_ready(s->engine, CALLS)); /* still trying */
+    refuse_all(s);
+    assert_false(engine_upstream_ready(s->engine, CALLS));
+    close_scene(s);
+    s = open_scene_of(pick_first);
+    assert_int_equal(s->n_asked, 0);
+    look(s);
+    assert_string_equal(s->endpoints[0].state, "idle");
+    assert_true(engine_upstream_ready(s->engine, CALLS));
+    close_scene(s);
+}
+
 static void what_has_no_room_is_counted(void **state)
 {
     (void)state;
@@ -337,6 +362,7 @@ int main(void)
         cmocka_unit_test(one_that_is_ready_shows_its_limit_and_age),
         cmocka_unit_test(a_lost_connection_has_a_reason),
         cmocka_unit_test(a_goaway_is_the_reason_of_the_end_that_follows),
+        cmocka_unit_test(who_is_not_needed_is_ready),
         cmocka_unit_test(what_has_no_room_is_counted),
         cmocka_unit_test(old_numbers_do_not_stay),
         cmocka_unit_test(of_redis_there_is_nothing),
