@@ -890,6 +890,7 @@ static void any_allocation_may_fail(void **state)
     (void)state;
     const struct h2_options client = pair_options(H2_CLIENT);
     const struct h2_options server = pair_options(H2_SERVER);
+    size_t not_opened = 0;
     size_t lost = 0;
     size_t left_behind = 0;
     struct pair *p = malloc(sizeof *p);
@@ -902,13 +903,16 @@ static void any_allocation_may_fail(void **state)
         p->client.fails_once = p->server.fails_once = (n & 2) != 0;
         if (side_open(&p->client, &client) && side_open(&p->server, &server)) {
             few_calls(p);
+        } else {
+            not_opened++;
         }
         lost += p->client.error != NULL || p->server.error != NULL;
         pair_close(p);
         left_behind += p->client.left > 0 || p->server.left > 0;
     }
     free(p);
-    assert_true(lost > 20);
+    assert_true(not_opened > 10); /* free lists make it fewer */
+    assert_true(lost > 10);
     assert_true(left_behind < 10);
 }
 
