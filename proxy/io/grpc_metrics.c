@@ -491,8 +491,7 @@ static void write_memory(const struct page *p)
          "gauge");
     text_addf(p->out, "redial_grpc_log_bytes %" PRIu64 "\n",
               p->stats[i].log_bytes);
-    head(p, "redial_grpc_memory_bytes",
-         "Bytes in logs, replies, output and held headers", "gauge");
+    head(p, "redial_grpc_memory_bytes", "Bytes of messages in memory", "gauge");
     text_addf(p->out, "redial_grpc_memory_bytes %" PRIu64 "\n",
               p->stats[i].memory_bytes);
 }
