@@ -911,8 +911,8 @@ static void any_allocation_may_fail(void **state)
         left_behind += p->client.left > 0 || p->server.left > 0;
     }
     free(p);
-    assert_true(not_opened > 10); /* free lists make it fewer */
-    assert_true(lost > 10);
+    assert_true(not_opened > 10);
+    assert_true(lost > 5); /* with free lists; many more without */
     assert_true(left_behind < 10);
 }
 
