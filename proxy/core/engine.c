@@ -412,6 +412,12 @@ void engine_step(struct engine *e, const struct event *event)
         }
         downstream_work(e);
     }
+    if (e->grpc.withheld > 0) {
+        grpc_credit_return(e);
+    }
+    if (e->draining && e->n_grpc_clients == 0 && e->channels != NULL) {
+        grpc_channels_shut(e);
+    }
 }
 
 bool engine_next(struct engine *e, struct action *action)

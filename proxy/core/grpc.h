@@ -201,6 +201,8 @@ struct grpc_outcome {
     bool received;    /* the status stands in call->trailers; else: */
     const char *text; /* what follows "redial: " */
     bool forced;      /* F0: no retry follows */
+    const struct grpc_link *link; /* it ran on; borrowed; NULL: none */
+    uint32_t h2_error;            /* the code its stream was closed with */
 };
 void grpc_call_attempt_over(struct engine *e,
                             struct grpc_call *call,

@@ -126,14 +126,17 @@ static void attempt_failed(struct engine *e,
                            struct grpc_call *call,
                            enum grpc_class class,
                            enum grpc_status status,
-                           const char *text)
+                           const char *text,
+                           uint32_t h2_error)
 {
     struct grpc_outcome outcome = { .class = call->forwarded &&
                                                      class != GRPC_F7_LOCAL
                                                  ? GRPC_F6_COMMITTED
                                                  : class,
                                     .status = status,
-                                    .text = text };
+                                    .text = text,
+                                    .link = call->link,
+                                    .h2_error = h2_error };
     detach(e, call);
     grpc_call_attempt_over(e, call, &outcome);
 }
@@ -155,7 +158,8 @@ static void attempt_answered(struct engine *e,
                                     .status = status.data == NULL
                                                   ? GRPC_UNKNOWN
                                                   : grpc_status_parse(status),
-                                    .received = true };
+                                    .received = true,
+                                    .link = call->link };
     if (outcome.status != GRPC_OK) {
         remember_endpoint(call);
     }
@@ -176,7 +180,7 @@ static void attempt_refused(struct engine *e,
 {
     remember_endpoint(call);
     grpc_attempt_cancel(e, call, H2_CANCEL);
-    attempt_failed(e, call, class, status, text);
+    attempt_failed(e, call, class, status, text, H2_CANCEL);
 }
 
 void grpc_call_link_lost(struct engine *e,
@@ -191,7 +195,7 @@ void grpc_call_link_lost(struct engine *e,
         call->headers_end != 0 && call->headers_end <= link->output.written;
     remember_endpoint(call);
     attempt_failed(e, call, sent ? GRPC_F3_AMBIGUOUS : GRPC_F1_UNSENT,
-                   GRPC_UNAVAILABLE, text);
+                   GRPC_UNAVAILABLE, text, H2_NO_ERROR);
 }
 
 /* ---- what the endpoint says --------------------------------------------------------- */
@@ -451,7 +455,7 @@ void grpc_attempt_closed(struct h2 *h, struct h2_stream *s, uint32_t code)
                            h2_code_name(code));
         }
         remember_endpoint(call);
-        attempt_failed(e, call, class, status, text);
+        attempt_failed(e, call, class, status, text, code);
     }
     grpc_link_stream_closed(e, link);
 }
@@ -488,7 +492,7 @@ void grpc_attempt_headers_unsent(struct h2 *h,
     switch (why) {
     case H2_UNSENT_GONE:
         attempt_failed(e, call, GRPC_F1_UNSENT, GRPC_UNAVAILABLE,
-                       "the connection is closing");
+                       "the connection is closing", H2_NO_ERROR);
         break;
     case H2_UNSENT_TOO_LARGE:
         detach(e, call);

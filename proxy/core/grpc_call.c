@@ -433,7 +433,7 @@ void grpc_call_attempt_over(struct engine *e,
     struct grpc_decision d =
         grpc_decide(&ch->config->grpc, &call->method, &ended, &call->attempts,
                     &ch->budget, e->now_us, call->deadline_us, &e->rng);
-    grpc_trace_attempt_done(e, call, &ended, 0, &d);
+    grpc_trace_attempt_done(e, call, outcome, &ended, &d);
     if (throttle_is_shut(&ch->budget) != was_shut) {
         ch->stats.throttled += !was_shut;
         grpc_trace_throttle(e, ch, !was_shut);

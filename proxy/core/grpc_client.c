@@ -138,6 +138,8 @@ static void end_calls(struct engine *e, struct grpc_client *c)
 static void close_conn(struct engine *e, struct grpc_client *c, bool tell)
 {
     end_calls(e, c);
+    grpc_credit_fini(e, &c->withheld);
+    grpc_output_fini(e, &c->output);
     h2_free(c->h2);
     c->h2 = NULL;
     c->listener->n_clients--;

@@ -211,11 +211,20 @@ void grpc_fields_request(struct grpc_fields *f,
     }
 }
 
+/* What is no status is UNKNOWN to redial, so it must be to the client: some
+ * would read "00" as OK (F-f). */
+static struct span status_value(struct span value)
+{
+    return grpc_status_parse(value) == GRPC_UNKNOWN ? TEXT("2") : value;
+}
+
 void grpc_fields_reply(struct grpc_fields *f, const struct h2_block *block)
 {
     for (size_t i = 0; i < block->n; i++) {
         const struct h2_field *field = &block->fields[i];
-        if (field->id != H2_CONTENT_LENGTH) {
+        if (field->id == H2_GRPC_STATUS) {
+            push(f, field->id, field->name, status_value(field->value), 0);
+        } else if (field->id != H2_CONTENT_LENGTH) {
             push(f, field->id, field->name, field->value,
                  field->flags |
                      (is_changing(field) ? (unsigned)H2_FIELD_NO_INDEX : 0));

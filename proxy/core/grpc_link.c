@@ -239,6 +239,7 @@ static void detach(struct engine *e, struct grpc_link *l, const char *why)
     l->n_streams = 0;
     l->endpoint = NULL;
     grpc_credit_fini(e, &l->withheld);
+    grpc_output_fini(e, &l->output);
     if (l->h2 != NULL) {
         h2_free(l->h2);
         l->h2 = NULL;

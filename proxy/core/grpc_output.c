@@ -61,6 +61,21 @@ bool grpc_output_write(struct engine *e, struct conn *conn, struct span bytes)
     return true;
 }
 
+/* Memory that waits for the kernel counts, too (FL3). */
+static void count_memory(struct engine *e,
+                         struct grpc_output *o,
+                         uint64_t waiting)
+{
+    e->grpc.bytes += waiting;
+    e->grpc.bytes -= o->counted;
+    o->counted = waiting;
+}
+
+void grpc_output_fini(struct engine *e, struct grpc_output *o)
+{
+    count_memory(e, o, 0);
+}
+
 const char *grpc_output_make(struct engine *e,
                              struct conn *conn,
                              struct grpc_output *o,
@@ -75,7 +90,9 @@ const char *grpc_output_make(struct engine *e,
         return NULL;
     }
     const char *error = h2_send(h2, GRPC_OUT_HIGH - (size_t)waiting);
-    o->blocked = grpc_output_waiting(o, conn) >= GRPC_OUT_HIGH;
+    waiting = grpc_output_waiting(o, conn);
+    count_memory(e, o, waiting);
+    o->blocked = waiting >= GRPC_OUT_HIGH;
     return error;
 }
 
@@ -86,7 +103,9 @@ void grpc_output_written(struct engine *e,
 {
     o->written += count;
     o->progress_us = e->now_us;
-    if (o->blocked && grpc_output_waiting(o, conn) <= GRPC_OUT_LOW) {
+    uint64_t waiting = grpc_output_waiting(o, conn);
+    count_memory(e, o, waiting);
+    if (o->blocked && waiting <= GRPC_OUT_LOW) {
         o->blocked = false;
         grpc_touch(e, conn);
     }

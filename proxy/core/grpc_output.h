@@ -16,6 +16,7 @@ struct grpc_output {
     uint64_t handed;      /* bytes handed to the shell, ever */
     uint64_t written;     /* of these, taken by the kernel: exact (F-a) */
     uint64_t progress_us; /* when it last took some, or there was none */
+    uint64_t counted;     /* of e->grpc.bytes */
     bool blocked;         /* GRPC_OUT_HIGH was reached */
 };
 
@@ -42,6 +43,9 @@ void grpc_output_written(struct engine *e,
                          struct conn *conn,
                          struct grpc_output *o,
                          uint64_t count);
+
+/* The session is given up. */
+void grpc_output_fini(struct engine *e, struct grpc_output *o);
 
 /* Bytes the kernel has not taken. */
 static inline uint64_t grpc_output_waiting(const struct grpc_output *o,

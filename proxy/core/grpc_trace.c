@@ -69,8 +69,8 @@ static const char *verdict_of(const struct grpc_decision *d)
 
 void grpc_trace_attempt_done(struct engine *e,
                              const struct grpc_call *call,
+                             const struct grpc_outcome *outcome,
                              const struct grpc_ended *ended,
-                             uint32_t h2_error,
                              const struct grpc_decision *decision)
 {
     if (!e->tracer.debug) {
@@ -84,7 +84,10 @@ void grpc_trace_attempt_done(struct engine *e,
     struct trace_record r = about_call(TRACE_ATTEMPT_DONE, e, call);
     r.class = grpc_class_name(ended->class);
     r.status = grpc_status_name(ended->status);
-    r.h2_error = h2_error == H2_NO_ERROR ? NULL : h2_code_name(h2_error);
+    r.h2_error = outcome->h2_error == H2_NO_ERROR
+                     ? NULL
+                     : h2_code_name(outcome->h2_error);
+    r.address = outcome->link == NULL ? NULL : &outcome->link->address;
     r.pushback = ended->pushback == GRPC_PUSHBACK_NONE ? NULL : pushback;
     r.verdict = verdict_of(decision);
     if (decision->step == GRPC_FINISH) {

@@ -10,13 +10,11 @@
  * failed although it was tried again, else for debugging. */
 void grpc_trace_call_done(struct engine *e, const struct grpc_call *call);
 
-/* An attempt has ended, and this is what follows. call->link is the one it ran
- * on, or NULL: none. h2_error is the code its stream was closed with. For
- * debugging. */
+/* An attempt has ended, and this is what follows. For debugging. */
 void grpc_trace_attempt_done(struct engine *e,
                              const struct grpc_call *call,
+                             const struct grpc_outcome *outcome,
                              const struct grpc_ended *ended,
-                             uint32_t h2_error,
                              const struct grpc_decision *decision);
 
 /* No retry can follow. cause in words: "headers", "data", "log is full". For
