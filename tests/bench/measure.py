@@ -166,8 +166,8 @@ def check_mget(port):
 
 
 def profile(target, folder, operation, pipeline, requests, load=load):
-    """User instructions per request, by source file and by function; the
-    start of the program is among them."""
+    """User instructions per request, by part (folder or library), by source
+    file and by function; the start of the program is among them."""
     out = os.path.join(folder, f"callgrind-{target.name}.out")
     wrapper = [
         "valgrind", "--tool=callgrind", f"--callgrind-out-file={out}",
@@ -182,18 +182,23 @@ def profile(target, folder, operation, pipeline, requests, load=load):
         text=True,
         check=True,
     ).stdout
+    parts = collections.Counter()
     files = collections.Counter()
     functions = collections.Counter()
     for count, file, function, library in re.findall(
         r"^ *([\d,]+)  (\S+?):(\S+)(?: \[(\S+)\])?", text, re.MULTILINE
     ):
+        library = os.path.basename(library)
         file = re.sub(r".*/(?=(proxy|parser|config)/)", "", file)
+        is_ours = file.startswith(("proxy/", "parser/", "config/"))
+        part = os.path.dirname(file) if is_ours else library or target.name
         if file == "???":  # a library without debug information
-            file = os.path.basename(library)
+            file = library
         per_request = int(count.replace(",", "")) / requests
+        parts[part] += per_request
         files[file] += per_request
         functions[f"{file}:{function}"] += per_request
-    return files, functions
+    return parts, files, functions
 
 
 def _instructions_once(target, folder, load, *what):
