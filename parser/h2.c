@@ -430,6 +430,9 @@ static nghttp2_option *options_new(const struct h2_options *options)
                                                            ? twice
                                                            : SEND_BLOCK_MIN);
     nghttp2_option_set_max_deflate_dynamic_table_size(o, 4096);
+    for (unsigned type = NGHTTP2_CONTINUATION + 1; type <= UINT8_MAX; type++) {
+        nghttp2_option_set_user_recv_extension_type(o, (uint8_t)type);
+    }
 #ifdef HAVE_MAX_OUTBOUND_QUEUE_SIZE
     nghttp2_option_set_max_outbound_queue_size(o, 5000);
 #endif

@@ -33,13 +33,6 @@ static int on_begin_headers(nghttp2_session *session,
     struct h2 *h = context;
     struct h2_stream *s = NULL;
     h->reading_of = NULL;
-    if (frame->hd.type != NGHTTP2_HEADERS) {
-        /* The library knows that we want none only after the peer has
-         * acknowledged our SETTINGS. */
-        h->complaint = "PUSH_PROMISE";
-        h2_terminate(h, H2_PROTOCOL_ERROR, "PUSH_PROMISE");
-        return go_on(h);
-    }
     if (frame->headers.cat == NGHTTP2_HCAT_REQUEST) {
         s = h2_stream_new(h, NULL);
         if (s == NULL) {
@@ -139,12 +132,31 @@ static int on_begin_frame(nghttp2_session *session,
             h->handler->control(h, true);
         }
         break;
+    case NGHTTP2_PUSH_PROMISE:
+        /* The library would take some until our SETTINGS are acknowledged. */
+        h->complaint = "PUSH_PROMISE";
+        h2_terminate(h, H2_PROTOCOL_ERROR, h->complaint);
+        break;
     case NGHTTP2_HEADERS:
     case NGHTTP2_CONTINUATION:
     case NGHTTP2_GOAWAY: break;
     default: h->handler->control(h, false); break;
     }
     return go_on(h);
+}
+
+/* Frames of unknown types are skipped; without this callback
+ * on_begin_frame() would not hear of them. */
+static int on_unknown_frame(nghttp2_session *session,
+                            void **payload,
+                            const nghttp2_frame_hd *hd,
+                            void *context)
+{
+    (void)session;
+    (void)payload;
+    (void)hd;
+    (void)context;
+    return NGHTTP2_ERR_CANCEL;
 }
 
 static int on_data_chunk(nghttp2_session *session,
@@ -279,6 +291,8 @@ void h2_receive_callbacks(nghttp2_session_callbacks *c)
                                                             on_begin_headers);
     nghttp2_session_callbacks_set_on_header_callback2(c, on_header);
     nghttp2_session_callbacks_set_on_begin_frame_callback(c, on_begin_frame);
+    nghttp2_session_callbacks_set_unpack_extension_callback(c,
+                                                            on_unknown_frame);
     nghttp2_session_callbacks_set_on_frame_recv_callback(c, on_frame_recv);
     nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(
         c, on_invalid_frame);
