@@ -309,6 +309,32 @@ static void a_retry_keeps_off_the_endpoint_that_failed(void **state) /* D2 */
     driver_free(d);
 }
 
+static void a_retry_keeps_off_it_also_when_it_is_its_turn(void **state) /* D2 */
+{
+    (void)state;
+    static const char *const balancers[] = { "round_robin", "least_request" };
+    for (unsigned b = 0; b < 2; b++) {
+        char ini[512];
+        snprintf(ini, sizeof(ini), "%slb = %s\n", LISTENER TWO, balancers[b]);
+        struct driver *d = driver_new(ini);
+        d->servers[0].holds = true;
+        d->servers[1].holds = true;
+        driver_start(d);
+        for (unsigned i = 0; i < 20; i++) {
+            struct ticket *t = driver_call(d);
+            unsigned first = t->port;
+            struct wire *w = driver_wire(d, first - PORT_FIRST);
+            int32_t stream = w->last_stream;
+            (void)driver_call(d); /* takes the other one's turn */
+            wire_reset(w, stream, H2_REFUSED_STREAM);
+            driver_run(d);
+            assert_int_equal(t->starts, 2);
+            assert_int_not_equal(t->port, first);
+        }
+        driver_free(d);
+    }
+}
+
 static void the_endpoint_that_failed_is_better_than_none(void **state)
 {
     (void)state;
@@ -745,7 +771,9 @@ static void a_probe_does_not_end_older_calls(void **state) /* [conn-11] */
     }
     gone.frozen = false; /* it was not dead after all */
     gone.holds = false;
+    assert_int_equal(d->channel.endpoints[0]->n_usable, 1);
     driver_run(d);
+    assert_int_equal(d->channel.endpoints[0]->n_usable, 2);
     wire_answer(dead);
     driver_run(d);
     assert_true(old->done);
@@ -1125,24 +1153,84 @@ static void endpoints_come_and_go(void **state) /* [conn-06] */
     driver_free(d);
 }
 
-static void an_endpoint_that_returns_is_the_same(void **state)
+static void an_endpoint_that_returns_is_the_same(void **state) /* Y3 */
 {
     (void)state;
-    struct driver *d = driver_new(LISTENER NAMED "lb = round_robin\n");
+    struct driver *d = driver_new(LISTENER NAMED "lb = round_robin\n"
+                                                 "drain_timeout = 10m\n");
     d->servers[1].holds = true;
     answer_with(d, 2, (const unsigned[]){ 0, 1 });
     driver_start(d);
-    (void)driver_call(d);
-    (void)driver_call(d); /* one of them holds the connection to 1 */
+    struct ticket *t[2] = { driver_call(d), driver_call(d) };
+    assert_int_equal(running(t, 2), 1); /* keeps the connection to 1 */
     uint32_t number = d->channel.endpoints[1]->number;
     answer_with(d, 1, (const unsigned[]){ 0 });
     driver_pass(d, 31 * SECOND);
-    answer_with(d, 2, (const unsigned[]){ 0, 1 });
-    driver_pass(d, 25 * SECOND);
     assert_int_equal(d->channel.n_endpoints, 1);
-    driver_pass(d, 6 * SECOND);
+    assert_int_equal(running(t, 2), 1);
+    answer_with(d, 2, (const unsigned[]){ 0, 1 });
+    driver_pass(d, 30 * SECOND);
+    assert_int_equal(d->channel.n_endpoints, 2);
+    assert_int_equal(d->channel.endpoints[1]->number, number);
+    assert_int_equal(driver_open_wires(d, 1), 2); /* the old one drains */
+    assert_true(list_empty(&d->channel.leaving));
+    wire_answer(d->wires[1]);
+    driver_pass(d, SECOND);
+    assert_true(t[0]->done && t[1]->done);
+    assert_int_equal(driver_open_wires(d, 1), 1);
     driver_free(d);
-    (void)number;
+}
+
+static void names_are_asked_for_again_when_all_fail(void **state) /* Y2 */
+{
+    (void)state;
+    struct driver *d = driver_new(LISTENER NAMED "dns_refresh = 1h\n");
+    answer_with(d, 2, (const unsigned[]){ 0, 1 });
+    d->servers[0].refuses = true;
+    d->servers[1].refuses = true;
+    driver_start(d);
+    struct ticket *t = driver_call(d);
+    driver_pass(d, 4 * SECOND);
+    assert_int_equal(d->n_lookups, 1); /* dns_min_interval */
+    answer_with(d, 1, (const unsigned[]){ 2 });
+    driver_pass(d, 2 * SECOND);
+    assert_int_equal(d->n_lookups, 2);
+    assert_true(t->done);
+    driver_free(d);
+}
+
+static void a_failure_lasts_until_one_is_ready(void **state) /* Y1 */
+{
+    (void)state;
+    struct driver *d = driver_new(LISTENER NAMED "wait_for_ready = no\n");
+    answer_with(d, 1, (const unsigned[]){ 0 });
+    d->servers[0].refuses = true;
+    driver_start(d);
+    assert_true(driver_call(d)->failed);
+    answer_with(d, 2, (const unsigned[]){ 0, 1 });
+    d->servers[1].black_hole = true; /* has not failed yet */
+    driver_pass(d, 31 * SECOND);
+    assert_int_equal(d->channel.n_endpoints, 2);
+    assert_true(d->servers[1].connects > 0);
+    assert_true(driver_call(d)->failed);
+    driver_free(d);
+}
+
+static void an_upstream_that_was_ready_only_connects(void **state) /* Y1 */
+{
+    (void)state;
+    struct driver *d = driver_new(LISTENER ONE "wait_for_ready = no\n");
+    driver_start(d);
+    assert_true(driver_call(d)->done);
+    driver_pass(d, SECOND);
+    d->servers[0].black_hole = true;
+    wire_end(d, driver_wire(d, 0), IO_RESET);
+    struct ticket *t = driver_call(d);
+    driver_pass(d, 4900 * MS);
+    assert_true(t->waiting);
+    driver_pass(d, 200 * MS);
+    assert_true(t->failed);
+    driver_free(d);
 }
 
 static void lookups_are_paced(void **state) /* Y3 */
@@ -1271,6 +1359,10 @@ static void credit_is_kept_back_while_memory_is_short(void **state) /* FL3 */
     }
     assert_int_equal(w->credit, before);
     assert_int_equal(d->engine.grpc.withheld, 600 * sizeof(zeros));
+    d->engine.grpc.bytes = high / 100 * 95;
+    grpc_channel_pump_later(&d->engine, &d->channel);
+    driver_run(d);
+    assert_int_equal(w->credit, before); /* not at every ebb */
     d->engine.grpc.bytes = high / 10 * 9 - 1;
     grpc_channel_pump_later(&d->engine, &d->channel);
     driver_run(d);
@@ -1356,6 +1448,7 @@ int main(void)
         cmocka_unit_test(round_robin_is_fair),
         cmocka_unit_test(unsent_calls_of_a_lost_connection_go_elsewhere),
         cmocka_unit_test(a_retry_keeps_off_the_endpoint_that_failed),
+        cmocka_unit_test(a_retry_keeps_off_it_also_when_it_is_its_turn),
         cmocka_unit_test(the_endpoint_that_failed_is_better_than_none),
         cmocka_unit_test(least_request_spares_the_slow_one),
         cmocka_unit_test(waiting_ends_in_time),
@@ -1393,6 +1486,9 @@ int main(void)
         cmocka_unit_test(end_reasons_are_told),
         cmocka_unit_test(endpoints_come_and_go),
         cmocka_unit_test(an_endpoint_that_returns_is_the_same),
+        cmocka_unit_test(names_are_asked_for_again_when_all_fail),
+        cmocka_unit_test(a_failure_lasts_until_one_is_ready),
+        cmocka_unit_test(an_upstream_that_was_ready_only_connects),
         cmocka_unit_test(lookups_are_paced),
         cmocka_unit_test(names_are_asked_for_again_when_connections_fail),
         cmocka_unit_test(a_lookup_that_hangs_is_given_up),
