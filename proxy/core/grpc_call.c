@@ -109,7 +109,7 @@ static void count_done(struct engine *e, struct grpc_call *call)
     struct grpc_channel *ch = call->channel;
     struct grpc_method_stats *m = stats_of(call);
     ch->stats.not_retried[call->reason]++;
-    ch->stats.local_status[call->status] += call->local;
+    ch->stats.local_status[call->status][call->last_class] += call->local;
     grpc_ended_add(&m->calls[call->status], e->now_us - call->begun_us,
                    call->log.received, call->reply_bytes + call->reply.bytes);
     grpc_retries_add(m, call->attempts.configured - 1, call->transparent,

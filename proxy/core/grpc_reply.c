@@ -40,7 +40,7 @@ void grpc_reply_refuse(struct engine *e,
     }
     struct grpc_fields f;
     add_local(&f, refusal->http, refusal->status, refusal->text, refusal->stop);
-    stats->local_status[refusal->status]++;
+    stats->local_status[refusal->status][GRPC_CAUSE_REQUEST]++;
     if (!h2_respond(c->h2, s, f.list, f.n, NULL, true)) {
         stats->limit_memory++;
         h2_reset(c->h2, s, H2_INTERNAL_ERROR);

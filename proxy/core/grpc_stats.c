@@ -192,6 +192,24 @@ const char *grpc_held_name(enum grpc_held result)
     return NULL;
 }
 
+const char *grpc_cause_name(int cause)
+{
+    static const char *const names[GRPC_CAUSE_COUNT] = {
+        [GRPC_F0_NO_CONNECTION] = "no_connection",
+        [GRPC_F1_UNSENT] = "unsent",
+        [GRPC_F2_UNPROCESSED] = "refused",
+        [GRPC_F3_AMBIGUOUS] = "ambiguous",
+        [GRPC_F4_TRAILERS_ONLY] = "status",
+        [GRPC_F5_LATE_STATUS] = "late_status",
+        [GRPC_F6_COMMITTED] = "committed",
+        [GRPC_F7_LOCAL] = "local",
+        [GRPC_F8_NOT_GRPC] = "not_grpc",
+        [GRPC_CAUSE_REQUEST] = "request",
+    };
+    assert(cause >= 0 && cause < GRPC_CAUSE_COUNT);
+    return names[cause];
+}
+
 const char *grpc_abuse_name(enum grpc_abuse kind)
 {
     switch (kind) {

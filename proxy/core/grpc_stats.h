@@ -61,6 +61,13 @@ enum grpc_held {
     GRPC_HELD_RESULTS
 };
 
+/* Why a status is redial's own: how the last attempt ended (enum grpc_class), or
+ * there was none. */
+enum {
+    GRPC_CAUSE_REQUEST = GRPC_CLASS_COUNT, /* the request was refused (§1.3) */
+    GRPC_CAUSE_COUNT
+};
+
 enum grpc_abuse {
     GRPC_ABUSE_RESETS,
     GRPC_ABUSE_FRAMES,
@@ -94,7 +101,7 @@ struct grpc_stats {
     uint64_t attempt_outcomes[GRPC_CLASS_COUNT];
     uint64_t not_retried[GRPC_REASON_COUNT];
     uint64_t held_headers[GRPC_HELD_RESULTS];
-    uint64_t local_status[GRPC_STATUS_COUNT];
+    uint64_t local_status[GRPC_STATUS_COUNT][GRPC_CAUSE_COUNT];
     uint64_t abuse[GRPC_ABUSE_COUNT];
     uint64_t disconnections[GRPC_DISCONNECT_COUNT];
     struct grpc_method_stats *methods; /* grpc_methods_shown(), see
@@ -139,6 +146,7 @@ enum grpc_disconnect grpc_disconnect_of(uint32_t goaway_code);
 /* The labels. Static. */
 const char *grpc_disconnect_name(enum grpc_disconnect d); /* "socket error" */
 const char *grpc_held_name(enum grpc_held result);        /* "released_data" */
+const char *grpc_cause_name(int cause);                   /* "connection" */
 const char *grpc_abuse_name(enum grpc_abuse kind);        /* "resets" */
 
 #endif

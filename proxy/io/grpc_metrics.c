@@ -162,11 +162,6 @@ static const char *held_label(int i)
     return grpc_held_name((enum grpc_held)i);
 }
 
-static const char *status_label(int i)
-{
-    return grpc_status_name((enum grpc_status)i);
-}
-
 static const char *abuse_label(int i)
 {
     return grpc_abuse_name((enum grpc_abuse)i);
@@ -183,6 +178,31 @@ static const char *scope_label(int i)
 }
 
 #define PLACE(field) offsetof(struct grpc_stats, field)
+
+/* Most combinations never happen: only those that did are listed. */
+static void write_local(const struct page *p)
+{
+    static const char name[] = "redial_grpc_local_status_total";
+    char text[LABEL_MAX];
+    head(p, name,
+         "Statuses that redial has made up, and how the last attempt ended",
+         "counter");
+    for (size_t i = next_channel(p, 0); i < p->config->n_upstreams;
+         i = next_channel(p, i + 1)) {
+        for (int k = 0; k < GRPC_STATUS_COUNT * GRPC_CAUSE_COUNT; k++) {
+            int status = k / GRPC_CAUSE_COUNT, cause = k % GRPC_CAUSE_COUNT;
+            uint64_t n = p->stats[i].local_status[status][cause];
+            if (n != 0) {
+                text_addf(p->out,
+                          "%s{grpc_target=\"%s\",grpc_status=\"%s\","
+                          "cause=\"%s\"} %" PRIu64 "\n",
+                          name, target(p, i, text),
+                          grpc_status_name((enum grpc_status)status),
+                          grpc_cause_name(cause), n);
+            }
+        }
+    }
+}
 
 static void write_labelled(const struct page *p)
 {
@@ -205,9 +225,6 @@ static void write_labelled(const struct page *p)
     per_label(p, "redial_grpc_log_overflow_total",
               "Calls that no retry could follow because a buffer was full",
               PLACE(log_overflow_call), "scope", 2, scope_label);
-    per_label(p, "redial_grpc_local_status_total",
-              "Statuses that redial has made up", PLACE(local_status),
-              "grpc_status", GRPC_STATUS_COUNT, status_label);
     per_label(p, "redial_grpc_abuse_total", "Clients closed for what they did",
               PLACE(abuse), "kind", GRPC_ABUSE_COUNT, abuse_label);
 }
@@ -508,5 +525,6 @@ void grpc_metrics_write(const struct config *config,
     write_methods(&p);
     write_table(&p);
     write_labelled(&p);
+    write_local(&p);
     write_memory(&p);
 }

@@ -138,6 +138,9 @@ static void every_label_has_a_name_of_its_own(void **state)
                                               (enum grpc_disconnect)b));
         }
     }
+    for (int i = 0; i < GRPC_CAUSE_COUNT; i++) {
+        assert_non_null(grpc_cause_name(i));
+    }
     for (int i = 0; i < GRPC_HELD_RESULTS; i++) {
         assert_non_null(grpc_held_name((enum grpc_held)i));
     }

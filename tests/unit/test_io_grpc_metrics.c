@@ -188,7 +188,8 @@ static void each_number_of_an_upstream_is_there(void **state)
     c->held_headers[GRPC_HELD_FINAL] = 10;
     c->log_overflow_call = 11;
     c->log_overflow_total = 12;
-    c->local_status[GRPC_DEADLINE_EXCEEDED] = 13;
+    c->local_status[GRPC_DEADLINE_EXCEEDED][GRPC_F7_LOCAL] = 13;
+    c->local_status[GRPC_UNAUTHENTICATED][GRPC_CAUSE_REQUEST] = 18;
     c->abuse[GRPC_ABUSE_STALLED] = 14;
     c->pings_bad = 15;
     c->calls_waiting = 16;
@@ -214,7 +215,9 @@ static void each_number_of_an_upstream_is_there(void **state)
            "\nredial_grpc_log_overflow_total{" TARGET ",scope=\"call\"} 11\n"
            "redial_grpc_log_overflow_total{" TARGET ",scope=\"total\"} 12\n");
     expect(&s, "\nredial_grpc_local_status_total{" TARGET
-               ",grpc_status=\"DEADLINE_EXCEEDED\"} 13\n");
+               ",grpc_status=\"DEADLINE_EXCEEDED\",cause=\"local\"} 13\n"
+               "redial_grpc_local_status_total{" TARGET
+               ",grpc_status=\"UNAUTHENTICATED\",cause=\"request\"} 18\n");
     expect(&s,
            "\nredial_grpc_abuse_total{" TARGET ",kind=\"write_stalled\"} 14\n");
     expect(&s, "\nredial_grpc_pings_bad_total{" TARGET "} 15\n");
