@@ -261,14 +261,29 @@ void grpc_link_end(struct engine *e,
     dispose(e, l, tell);
 }
 
+/* A call of l has not been sent yet: it will go out on another link, so not a
+ * byte more of it may leave on this one (F1). */
+static bool has_unsent_calls(const struct grpc_link *l)
+{
+    LIST_FOR_EACH (node, &l->calls) {
+        const struct grpc_call *call =
+            CONTAINER_OF(node, struct grpc_call, place);
+        if (call->headers_end == 0 || call->headers_end > l->output.written) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Let what there is to say leave before l is closed. */
 static void end_politely(struct engine *e, struct grpc_link *l, const char *why)
 {
-    if (l->h2 != NULL) {
+    bool silent = has_unsent_calls(l);
+    if (l->h2 != NULL && !silent) {
         (void)grpc_output_make(e, &l->conn, &l->output, l->h2);
     }
     detach(e, l, why);
-    if (grpc_output_waiting(&l->output, &l->conn) == 0) {
+    if (silent || grpc_output_waiting(&l->output, &l->conn) == 0) {
         dispose(e, l, true);
         return;
     }
