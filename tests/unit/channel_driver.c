@@ -88,7 +88,7 @@ bool grpc_call_start(struct engine *e,
     bool no_ids = false;
     struct h2_stream *s =
         h2_request(link->h2, fields, sizeof(fields) / sizeof(fields[0]), NULL,
-                   true, call, &no_ids);
+                   t->upload == 0, call, &no_ids);
     if (s == NULL) {
         grpc_link_drain(e, link, "no stream ids");
         return false;
@@ -237,10 +237,16 @@ size_t grpc_attempt_pull(struct h2 *h,
                          unsigned *flags)
 {
     (void)h;
-    (void)s;
-    (void)max;
-    *flags = 0;
-    return 0;
+    struct grpc_call *call = call_of(s);
+    if (call == NULL) {
+        *flags = H2_PULL_END;
+        return 0;
+    }
+    struct ticket *t = ticket_of(call);
+    size_t n = t->upload < max ? t->upload : max;
+    t->upload -= n;
+    *flags = t->upload == 0 ? H2_PULL_END : 0;
+    return n;
 }
 
 void grpc_attempt_copy(struct h2 *h,
@@ -255,10 +261,17 @@ void grpc_attempt_copy(struct h2 *h,
 
 bool grpc_attempt_pass(struct h2 *h, struct h2_stream *s, size_t n)
 {
-    (void)h;
+    struct grpc_link *l = h2_owner(h);
+    struct engine *e = l->channel->engine;
     (void)s;
-    (void)n;
-    return false;
+    struct buf *b = buf_new(e->memory, (uint32_t)n);
+    if (b == NULL) {
+        return false;
+    }
+    memset(b->data, 0, n);
+    b->len = (uint32_t)n;
+    return chain_push(e->memory, &l->conn.out,
+                      (struct slice){ .buf = b, .len = (uint32_t)n });
 }
 
 static struct ticket *ticket_new(struct driver *d)
@@ -282,6 +295,15 @@ static struct ticket *ticket_new(struct driver *d)
 struct ticket *driver_call(struct driver *d)
 {
     struct ticket *t = ticket_new(d);
+    submit(&d->engine, t);
+    driver_run(d);
+    return t;
+}
+
+struct ticket *driver_upload(struct driver *d, size_t bytes)
+{
+    struct ticket *t = ticket_new(d);
+    t->upload = bytes;
     submit(&d->engine, t);
     driver_run(d);
     return t;

@@ -79,6 +79,7 @@ struct wire {
 struct ticket {
     struct grpc_call call;
     struct grpc_policy policy;
+    size_t upload; /* bytes of content still to be sent */
     unsigned starts;
     unsigned losses;
     char reason[128]; /* of the last loss */
@@ -137,6 +138,8 @@ void driver_run(struct driver *d);
 void driver_pass(struct driver *d, uint64_t us);
 
 struct ticket *driver_call(struct driver *d);
+/* The same with content. */
+struct ticket *driver_upload(struct driver *d, size_t bytes);
 /* The same with a policy that retries UNAVAILABLE. */
 struct ticket *driver_safe_call(struct driver *d);
 void driver_cancel(struct driver *d, struct ticket *t);

@@ -508,6 +508,42 @@ static void a_cancelled_stream_stays_taken_until_it_is_closed(void **state)
     driver_free(d);
 }
 
+static void a_slot_is_free_also_when_nothing_is_written(void **state) /* A3 */
+{
+    (void)state;
+    struct driver *d =
+        driver_new(LISTENER ONE "max_streams_per_connection = 1\n"
+                                "max_connections_per_endpoint = 1\n");
+    d->servers[0].holds = true;
+    driver_start(d);
+    struct ticket *a = driver_call(d), *b = driver_call(d);
+    driver_wire(d, 0)->stalled = true;
+    driver_cancel(d, a); /* no event follows */
+    driver_pass(d, MS);
+    assert_int_equal(b->starts, 1);
+    driver_free(d);
+}
+
+static void calls_do_not_queue_behind_much_output(void **state) /* L3 */
+{
+    (void)state;
+    struct driver *d = driver_new(LISTENER ONE);
+    d->servers[0].holds = true;
+    driver_start(d);
+    driver_cancel(d, driver_call(d));
+    struct wire *w = driver_wire(d, 0);
+    w->stalled = true;
+    struct ticket *a = driver_upload(d, 1 << 20);
+    struct ticket *b = driver_call(d);
+    assert_int_equal(a->starts, 1);
+    assert_true(b->waiting);
+    assert_int_equal(d->servers[0].connects, 1); /* not full, only busy */
+    w->stalled = false;
+    driver_run(d);
+    assert_int_equal(b->starts, 1);
+    driver_free(d);
+}
+
 static void high_stream_ids_bring_a_new_connection(void **state) /* [safe-19] */
 {
     (void)state;
@@ -782,6 +818,32 @@ static void a_probe_does_not_end_older_calls(void **state) /* [conn-11] */
     driver_free(d);
 }
 
+static void pick_first_stays_with_whom_it_chose(void **state) /* Y2, K5 */
+{
+    (void)state;
+    struct driver *d = driver_new(LISTENER TWO);
+    d->servers[0].holds = true;
+    driver_start(d);
+    struct ticket *old = driver_call(d);
+    assert_int_equal(old->port, 1000);
+    d->servers[0].frozen = true;
+    driver_pass(d, 11 * SECOND);
+    struct ticket *t = driver_call(d);
+    driver_pass(d, 2 * SECOND);
+    assert_true(t->done);
+    assert_int_equal(t->port, 1001);
+    d->servers[0].frozen = false; /* it is back, with the old call */
+    driver_pass(d, SECOND);
+    assert_int_equal(driver_call(d)->port, 1001);
+    assert_int_equal(driver_open_wires(d, 0), 1);
+    wire_answer(driver_wire(d, 0));
+    driver_pass(d, SECOND);
+    assert_true(old->done);
+    assert_int_equal(driver_open_wires(d, 0), 0); /* not needed any more */
+    assert_int_equal(driver_call(d)->port, 1001);
+    driver_free(d);
+}
+
 static void thirty_probes_are_thirty_periods(void **state) /* [conn-11] */
 {
     (void)state;
@@ -987,7 +1049,9 @@ static void an_unused_connection_is_closed(void **state) /* [conn-19], U8 */
         assert_true(d->wires[0]->said_goodbye);
         driver_pass(d, 3600 * SECOND);
         assert_int_equal(d->servers[0].connects, 1);
+        assert_int_equal(d->channel.n_resting, 1);
         assert_true(driver_call(d)->done); /* the next call reconnects */
+        assert_int_equal(d->channel.n_resting, 0);
         assert_int_equal(d->servers[0].connects, 2);
         assert_int_equal(d->channel.stats.connections_lost, 0);
         driver_free(d);
@@ -1097,6 +1161,7 @@ static void end_reasons_are_told(void **state)
         struct ticket *t = driver_call(d);
         wire_end(d, driver_wire(d, 0), ends[i].why);
         assert_string_equal(t->reason, ends[i].text);
+        assert_int_equal(d->channel.endpoints[0]->n_streams, 0);
         driver_free(d);
     }
 }
@@ -1457,6 +1522,8 @@ int main(void)
         cmocka_unit_test(streams_are_limited_by_the_peer),
         cmocka_unit_test(streams_are_limited_by_the_configuration),
         cmocka_unit_test(a_cancelled_stream_stays_taken_until_it_is_closed),
+        cmocka_unit_test(a_slot_is_free_also_when_nothing_is_written),
+        cmocka_unit_test(calls_do_not_queue_behind_much_output),
         cmocka_unit_test(high_stream_ids_bring_a_new_connection),
         cmocka_unit_test(a_replacement_that_cannot_be_made_ends_nothing),
         cmocka_unit_test(connections_grow_old),
@@ -1469,6 +1536,7 @@ int main(void)
         cmocka_unit_test(a_call_is_not_given_to_a_dead_peer),
         cmocka_unit_test(a_safe_call_need_not_wait_for_the_probe),
         cmocka_unit_test(a_probe_does_not_end_older_calls),
+        cmocka_unit_test(pick_first_stays_with_whom_it_chose),
         cmocka_unit_test(thirty_probes_are_thirty_periods),
         cmocka_unit_test(a_hung_endpoint_is_set_aside),
         cmocka_unit_test(a_hung_endpoint_is_set_aside_by_the_probe),
