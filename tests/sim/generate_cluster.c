@@ -190,8 +190,9 @@ void parts_add(struct world *w, const struct draft *d, uint32_t request)
 
 /* --- all keys ---------------------------------------------------------- */
 
-/* Whether the engine has heard who owns the slots now. Of a node that it has
- * not heard of no walk returns keys. */
+/* Whether the engine has heard who owns the slots now, or has heard of nothing
+ * yet and will wait for it. Of a node that it does not know of no walk returns
+ * keys. */
 static bool engine_knows_owners(const struct world *w)
 {
     struct node_state known[SERVERS_SHOWN];
@@ -209,7 +210,7 @@ static bool engine_knows_owners(const struct world *w)
             right += same && known[i].n_slots == owned[k] ? owned[k] : 0;
         }
     }
-    return right == CLUSTER_SLOTS;
+    return right == CLUSTER_SLOTS || !state.adopted;
 }
 
 static void draft_scan(struct world *w, struct client *c, struct draft *d)
