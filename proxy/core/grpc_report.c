@@ -126,8 +126,10 @@ static void copy_endpoint(const struct engine *e,
         .address = p->address,
         .leaving = p->leaving,
         .failures = p->failures,
-        .backoff_us = p->retry_us > e->now_us ? p->retry_us - e->now_us : 0,
     };
+    if (p->failures > 0 && p->retry_us > e->now_us) {
+        to->backoff_us = p->retry_us - e->now_us;
+    }
     static_assert(sizeof(to->last_error) >= sizeof(p->last_error), "copied");
     memcpy(to->last_error, p->last_error, sizeof(p->last_error));
     LIST_FOR_EACH (node, &p->links) {

@@ -386,7 +386,8 @@ static bool is_news(struct log *l,
 
 static struct log_field word(const char *key, const char *text)
 {
-    return (struct log_field){ .key = key, .text = text, .skip = text == NULL };
+    bool says_nothing = text == NULL || *text == '\0';
+    return (struct log_field){ .key = key, .text = text, .skip = says_nothing };
 }
 
 static struct log_field number(const char *key, uint64_t value)

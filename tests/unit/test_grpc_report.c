@@ -223,6 +223,8 @@ static void one_that_is_ready_shows_its_limit_and_age(void **state)
     (void)state;
     struct scene *s = open_scene();
     answer_first(s);
+    look(s);
+    assert_int_equal(s->endpoints[0].backoff_us, 0); /* nothing has failed */
     s->now_us += 3 * S_US;
     step(s, (struct event){ .type = EVENT_TIMEOUT });
     look(s);
