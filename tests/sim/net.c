@@ -10,6 +10,7 @@ enum {
     SLICE_MAX = 7,
     USER_TIMEOUT_US = 5000000,
     SOON_US = 1000,
+    ADDRESSES_MAX = 8,
 };
 
 /* --- links ------------------------------------------------------------- */
@@ -350,20 +351,22 @@ static void connected(struct world *w, struct link *l, int error)
 
 static void resolved(struct world *w, struct link *l, int error)
 {
-    struct address address;
+    struct address list[ADDRESSES_MAX];
+    size_t n = 0;
     if (!l->engine_open) {
         return;
     }
-    if (!w->model->address(w, l, &address)) {
-        error = 1 + IO_NO_NAME;
+    if (error == 0) {
+        n = w->model->addresses(w, l, list, ADDRESSES_MAX);
+        error = n == 0 ? 1 + IO_NO_NAME : 0;
     }
     world_note(w, "resolved", l, (uint64_t)error, (struct span){ 0 });
     struct event event = { .type = EVENT_RESOLVED,
                            .conn = l->id,
                            .error = error };
     if (error == 0) {
-        event.resolved.list = &address;
-        event.resolved.n = 1;
+        event.resolved.list = list;
+        event.resolved.n = (unsigned)n;
     }
     world_step(w, event);
 }

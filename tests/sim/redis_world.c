@@ -11,7 +11,7 @@
 enum {
     PHASE_MAX_US = 900000000, /* of virtual time for phase 1 */
     BLOCKED_MAX_US = 3000000, /* what a BLPOP may add */
-    PROBES = 8,     /* requests per client when all is well again */
+    PROBES = 8,               /* requests per client when all is well again */
     MEMORY_MAX = 256 * 1024 * 1024,
 };
 
@@ -322,15 +322,16 @@ static bool listens(const struct link *l)
     return l->server != NULL && server_up(l->server);
 }
 
-static bool address_of(struct world *w,
-                       const struct link *l,
-                       struct address *address)
+static size_t addresses(struct world *w,
+                        const struct link *l,
+                        struct address *list,
+                        size_t max)
 {
-    if (l->server == NULL) {
-        return false;
+    if (l->server == NULL || max == 0) {
+        return 0;
     }
-    world_address(w, l->server, address);
-    return true;
+    world_address(w, l->server, &list[0]);
+    return 1;
 }
 
 static void accept(struct world *w, struct link *l)
@@ -436,7 +437,7 @@ const struct model redis_model = {
     .check_limits = check_limits,
     .find = find,
     .listens = listens,
-    .address = address_of,
+    .addresses = addresses,
     .accept = accept,
     .receive = receive,
     .hangup = hangup,

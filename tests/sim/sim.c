@@ -10,6 +10,7 @@ enum {
     REQUESTS_DEFAULT = 1000,
     FAILURES_SHOWN = 5,
     CLUSTER_EVERY = 3,     /* every third seed is a cluster */
+    GRPC_ENOUGH = 300,     /* to demand that every outcome happened */
     UNASKED_RARE = 20,     /* one of so many ASK */
     CLUSTERS_ENOUGH = 300, /* to demand that everything happened */
 };
@@ -23,17 +24,19 @@ struct arguments {
     enum {
         SINGLES, /* the default until the core keeps I5 in a cluster */
         CLUSTERS,
+        GRPCS,
         MIXED
     } kind;
 };
 
 static void usage(void)
 {
-    fprintf(stderr, "usage: sim [--seeds COUNT | --seeds FROM-TO | --seed N] "
-                    "[--requests N] [--total N]\n"
-                    "           [--faults NAME,NAME...|none] [--trace] "
-                    "[--quiet] [--twice] [--single | --cluster | --mixed]\n"
-                    "faults:");
+    fprintf(stderr,
+            "usage: sim [--seeds COUNT | --seeds FROM-TO | --seed N] "
+            "[--requests N] [--total N]\n"
+            "           [--faults NAME,NAME...|none] [--trace] "
+            "[--quiet] [--twice] [--single | --cluster | --grpc | --mixed]\n"
+            "faults:");
     for (int i = 0; i < FAULT_COUNT; i++) {
         fprintf(stderr, " %s", fault_name((enum fault)i));
     }
@@ -100,6 +103,9 @@ static bool arguments_read(int argc, char **argv, struct arguments *a)
             continue;
         } else if (strcmp(argv[i], "--cluster") == 0) {
             a->kind = CLUSTERS;
+            continue;
+        } else if (strcmp(argv[i], "--grpc") == 0) {
+            a->kind = GRPCS;
             continue;
         } else if (strcmp(argv[i], "--mixed") == 0) {
             a->kind = MIXED;
@@ -180,8 +186,65 @@ static unsigned counts_missing(const struct run_result *r)
     return missing;
 }
 
+static void calls_print(const struct run_result *r)
+{
+    printf("   grpc:");
+    for (unsigned i = 0; i < GRPC_CLASS_COUNT; i++) {
+        printf(" %s=%" PRIu64, grpc_class_name((enum grpc_class)i),
+               r->calls.outcome[i]);
+    }
+    for (unsigned i = 0; i < GRPC_REASON_COUNT; i++) {
+        printf(" %s=%" PRIu64, grpc_reason_name((enum grpc_reason)i),
+               r->calls.reason[i]);
+    }
+    for (unsigned i = 0; i < GRPC_HELD_RESULTS; i++) {
+        printf(" %s=%" PRIu64, grpc_held_name((enum grpc_held)i),
+               r->calls.held[i]);
+    }
+    printf(" overflow=%" PRIu64 "\n", r->calls.overflow);
+}
+
+/* The same as counts_missing(). */
+static unsigned calls_missing(const struct run_result *r)
+{
+    unsigned missing = r->calls.overflow == 0;
+    for (unsigned i = 0; i < GRPC_CLASS_COUNT; i++) {
+        if (r->calls.outcome[i] == 0) {
+            fprintf(stderr, "no attempt ended as %s\n",
+                    grpc_class_name((enum grpc_class)i));
+            missing++;
+        }
+    }
+    for (unsigned i = 0; i < GRPC_REASON_COUNT; i++) {
+        if (r->calls.reason[i] == 0) {
+            fprintf(stderr, "no call ended because of %s\n",
+                    grpc_reason_name((enum grpc_reason)i));
+            missing++;
+        }
+    }
+    for (unsigned i = 0; i < GRPC_HELD_RESULTS; i++) {
+        missing += r->calls.held[i] == 0;
+    }
+    return missing;
+}
+
+static void grpc_line_print(uint64_t seed, const struct run_result *r)
+{
+    printf("seed %" PRIu64 ": gRPC: %" PRIu64 " calls: %" PRIu64 " OK, %" PRIu64
+           " other statuses of hosts, %" PRIu64 " of redial, %" PRIu64
+           " without; %" PRIu64 " more executions; %.1f s; hash %016" PRIx64
+           "\n",
+           seed, r->requests, r->answered, r->refused, r->not_applied, r->lost,
+           r->replays, (double)r->virtual_us / 1e6, r->hash);
+    calls_print(r);
+}
+
 static void line_print(uint64_t seed, const struct run_result *r)
 {
+    if (r->grpc) {
+        grpc_line_print(seed, r);
+        return;
+    }
     printf("seed %" PRIu64 ": %" PRIu64 " requests: %" PRIu64
            " answered, %" PRIu64 " NOTAPPLIED, %" PRIu64
            " UNKNOWNOUTCOME, %" PRIu64 " refused, %" PRIu64
@@ -224,6 +287,16 @@ static void sum(struct run_result *total, const struct run_result *r)
     for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
         *count_of(&total->counts, i) += *count_of(&add, i);
     }
+    for (unsigned i = 0; i < GRPC_CLASS_COUNT; i++) {
+        total->calls.outcome[i] += r->calls.outcome[i];
+    }
+    for (unsigned i = 0; i < GRPC_REASON_COUNT; i++) {
+        total->calls.reason[i] += r->calls.reason[i];
+    }
+    for (unsigned i = 0; i < GRPC_HELD_RESULTS; i++) {
+        total->calls.held[i] += r->calls.held[i];
+    }
+    total->calls.overflow += r->calls.overflow;
 }
 
 static void total_print(uint64_t runs,
@@ -245,6 +318,7 @@ static void total_print(uint64_t runs,
     }
     printf("\n");
     counts_print(t);
+    calls_print(t);
     printf("   hash of all runs: %016" PRIx64 "\n", t->hash);
 }
 
@@ -253,13 +327,17 @@ static bool seed_run(const struct arguments *a,
                      uint64_t seed,
                      struct run_result *r)
 {
-    struct run_options options = { .seed = seed,
-                                   .requests = a->requests,
-                                   .faults = a->faults,
-                                   .trace = a->trace,
-                                   .cluster = a->kind == CLUSTERS ||
-                                              (a->kind == MIXED &&
-                                               seed % CLUSTER_EVERY == 0) };
+    bool mixed = a->kind == MIXED;
+    bool grpc = a->kind == GRPCS;
+    struct run_options options = {
+        .seed = seed,
+        .requests = a->requests,
+        .faults = a->faults,
+        .trace = a->trace,
+        .grpc = grpc,
+        .cluster = !grpc && (a->kind == CLUSTERS ||
+                             (mixed && seed % CLUSTER_EVERY == 0)),
+    };
     *r = world_run(&options);
     if (r->broken || !a->twice) {
         return !r->broken;
@@ -282,6 +360,7 @@ int main(int argc, char **argv)
     uint64_t runs = 0;
     uint64_t failures = 0;
     uint64_t clusters = 0;
+    uint64_t grpcs = 0;
 
     if (!arguments_read(argc, argv, &a)) {
         usage();
@@ -293,6 +372,7 @@ int main(int argc, char **argv)
         failures += !seed_run(&a, seed, &r);
         runs++;
         clusters += r.cluster;
+        grpcs += r.grpc;
         sum(&total, &r);
         if (!a.quiet) {
             line_print(seed, &r);
@@ -304,6 +384,9 @@ int main(int argc, char **argv)
     total_print(runs, failures, &total);
     if (clusters >= CLUSTERS_ENOUGH && a.faults == UINT32_MAX) {
         failures += counts_missing(&total);
+    }
+    if (grpcs >= GRPC_ENOUGH && a.faults == UINT32_MAX) {
+        failures += calls_missing(&total);
     }
     return failures > 0;
 }

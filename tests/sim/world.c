@@ -413,7 +413,7 @@ static bool world_open(struct world *w, const struct run_options *options)
     w->now_us = BEGIN_US;
     w->begin_us = BEGIN_US;
     w->trace = options->trace;
-    w->model = &redis_model;
+    w->model = options->grpc ? &grpc_model : &redis_model;
     rng_init(&w->rng, options->seed);
     if (!w->model->open(w, options)) {
         return false;

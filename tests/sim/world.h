@@ -5,6 +5,7 @@
 
 #include "config/config.h"
 #include "proxy/core/engine.h"
+#include "proxy/core/grpc_stats.h"
 #include "proxy/core/rng.h"
 #include "tests/sim/bytes.h"
 
@@ -90,9 +91,9 @@ struct link {
     unsigned number;  /* of its kind, for the report */
     bool engine_open; /* the engine may hear of it */
     bool connected;
-    bool syn_lost; /* of the attempt to connect; never answered by itself */
-    bool peer_open;       /* the model at the other end may */
-    bool paused;          /* the engine does not want to read */
+    bool syn_lost;  /* of the attempt to connect; never answered by itself */
+    bool peer_open; /* the model at the other end may */
+    bool paused;    /* the engine does not want to read */
     uint64_t closed_turn; /* when the engine heard that it is gone */
     bool dirty;           /* has bytes the kernel was not offered yet */
     bool closing;         /* the engine's CLOSED event is on its way */
@@ -100,9 +101,10 @@ struct link {
     struct pipe out;    /* from the engine */
     struct pipe in;     /* to the engine */
     uint64_t kernel_room;
-    uint64_t last_client;  /* whose request the server answered last */
-    void *end;             /* of gRPC: the session at the other end; borrowed */
-    struct server *server; /* where it leads; borrowed */
+    uint64_t last_client; /* whose request the server answered last */
+    struct host *host;    /* of gRPC: where it leads; borrowed */
+    void *end; /* of gRPC: the port or caller at the other end; borrowed */
+    struct server *server;   /* where it leads; borrowed */
     struct session *session; /* the server's side; borrowed */
     struct client *client;   /* or the client's; borrowed */
 
@@ -128,6 +130,7 @@ enum wake {
     WAKE_UNBLOCK,  /* a BLPOP ends */
     WAKE_MEMORY,   /* allocations work again */
     WAKE_CLUSTER,  /* something happens inside the cluster */
+    WAKE_GRPC,     /* something of the gRPC model; number says what */
 };
 
 struct sleeper {
@@ -151,7 +154,17 @@ struct cluster_counts {
     uint64_t scanned; /* SCAN loops that were checked at their end */
 };
 
+/* How calls of gRPC ended. */
+struct call_counts {
+    uint64_t outcome[GRPC_CLASS_COUNT]; /* of attempts */
+    uint64_t reason[GRPC_REASON_COUNT]; /* why there was no other */
+    uint64_t held[GRPC_HELD_RESULTS];
+    uint64_t overflow; /* logs that became too long */
+};
+
 struct world;
+struct host;
+struct grpc_world;
 struct run_options;
 struct run_result;
 
@@ -174,10 +187,11 @@ struct model {
                  struct link *l,
                  const struct address *address);
     bool (*listens)(const struct link *l);
-    /* Where it listens: numeric. False: that name does not resolve. */
-    bool (*address)(struct world *w,
-                    const struct link *l,
-                    struct address *address);
+    /* Where it listens: numeric. Returns how many, 0: there is no such name. */
+    size_t (*addresses)(struct world *w,
+                        const struct link *l,
+                        struct address *list,
+                        size_t max);
     void (*accept)(struct world *w, struct link *l);
 
     /* All connections. */
@@ -195,7 +209,7 @@ struct model {
     void (*arrives)(struct world *w, struct link *l, size_t n);
     void (*dropped)(struct link *l); /* the engine has closed it */
 };
-extern const struct model redis_model;
+extern const struct model redis_model, grpc_model;
 
 /* What was drawn for this seed. */
 struct settings {
@@ -225,6 +239,7 @@ struct settings {
 
 struct world {
     const struct model *model;
+    struct grpc_world *grpc; /* of grpc_model */
     uint64_t seed;
     uint64_t now_us;
     uint64_t begin_us;
@@ -348,6 +363,8 @@ struct run_result {
     uint64_t fired[FAULT_COUNT];
     bool cluster;
     struct cluster_counts counts;
+    bool grpc;
+    struct call_counts calls;
     bool broken;
 };
 
@@ -358,6 +375,7 @@ struct run_options {
     bool trace;
     bool quiet;
     bool cluster; /* else a single server */
+    bool grpc;    /* else Redis */
 };
 
 /* Play one seed. A failure is reported on standard error. */
