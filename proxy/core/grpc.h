@@ -303,7 +303,7 @@ struct grpc_channel {
     uint64_t pass_us;      /* and when (Y2) */
     uint64_t keepalive_us; /* of new links: it may have been doubled (K4) */
     bool passing;          /* pick_first: they are tried one after the other */
-    bool replace; /* pick_first: a link is wanted without a call (K7) */
+    bool wanted;  /* pick_first: a link is, although no call waits (K7) */
     bool pump;    /* to be looked at before the step ends */
     bool turned;  /* FAILING has just begun (W3) */
     bool shut;    /* nothing is opened any more */

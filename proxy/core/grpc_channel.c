@@ -187,6 +187,8 @@ void grpc_channel_submit(struct engine *e,
                  ch->config->name);
         ch->stats.limit_max_queued_calls++;
         call->stop = true; /* a retry of the client would not help (W4) */
+        ch->wanted = true; /* connect also where none may wait */
+        grpc_channel_pump_later(e, ch);
         grpc_call_no_link(e, call, true, text);
         return;
     }
@@ -252,7 +254,7 @@ static void fail_impatient(struct engine *e, struct grpc_channel *ch)
 static void end_pass(struct engine *e, struct grpc_channel *ch)
 {
     ch->passing = false;
-    ch->replace = false;
+    ch->wanted = false;
     for (uint32_t i = 0; i < ch->n_endpoints; i++) {
         struct grpc_endpoint *p = ch->endpoints[i];
         if (p == ch->chosen || (p->n_usable == 0 && p->n_connecting == 0)) {
@@ -280,7 +282,7 @@ static uint64_t drive_pass(struct engine *e, struct grpc_channel *ch)
         end_pass(e, ch);
         return UINT64_MAX;
     }
-    if (ch->n_waiting == 0 && !ch->replace &&
+    if (ch->n_waiting == 0 && !ch->wanted &&
         ch->state != GRPC_CHANNEL_FAILING) {
         return UINT64_MAX; /* nobody wants it */
     }

@@ -318,7 +318,7 @@ static void replace_list(struct engine *e,
     ch->n_endpoints = d->n;
     for (uint32_t i = 0; i < n_old; i++) {
         if (find(d->list, d->n, &old[i]->address) == NULL) {
-            ch->replace = ch->replace || old[i] == ch->chosen;
+            ch->wanted = ch->wanted || old[i] == ch->chosen;
             retire(e, ch, old[i]);
         }
     }

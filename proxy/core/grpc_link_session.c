@@ -92,7 +92,7 @@ static void on_goaway(struct h2 *h,
     if (l->state == GRPC_LINK_CONNECTING) {
         grpc_link_doom(e, l, "GOAWAY before SETTINGS");
     } else if (l->state == GRPC_LINK_READY) {
-        l->channel->replace = true;
+        l->channel->wanted = true;
         grpc_link_drain(e, l, "GOAWAY");
     } else if (l->state == GRPC_LINK_DRAINING) {
         l->drain_us = e->now_us + l->channel->config->grpc.drain_timeout_us;

@@ -199,7 +199,7 @@ static bool probe_failed(struct engine *e, struct grpc_link *l)
     l->suspect = true; /* K1 judges it; new calls take another one */
     l->probed_us = 0;
     l->channel->n_probing--;
-    l->channel->replace = true;
+    l->channel->wanted = true;
     engine_trace(e, &(struct trace_record){
                         .type = TRACE_LANE,
                         .upstream = l->channel->config->name,

@@ -296,6 +296,7 @@ struct ticket *driver_call(struct driver *d)
 {
     struct ticket *t = ticket_new(d);
     submit(&d->engine, t);
+    driver_settle(d);
     driver_run(d);
     return t;
 }
@@ -305,6 +306,7 @@ struct ticket *driver_upload(struct driver *d, size_t bytes)
     struct ticket *t = ticket_new(d);
     t->upload = bytes;
     submit(&d->engine, t);
+    driver_settle(d);
     driver_run(d);
     return t;
 }
@@ -321,6 +323,7 @@ struct ticket *driver_safe_call(struct driver *d)
     t->policy.codes = 1u << GRPC_UNAVAILABLE;
     t->again = true;
     submit(&d->engine, t);
+    driver_settle(d);
     driver_run(d);
     return t;
 }
@@ -338,6 +341,7 @@ void driver_cancel(struct driver *d, struct ticket *t)
         leave_link(call);
     }
     call->state = GRPC_CALL_DONE;
+    driver_settle(d);
     driver_run(d);
 }
 
@@ -554,7 +558,7 @@ unsigned driver_open_wires(const struct driver *d, unsigned server)
     return n;
 }
 
-static void settle_step(struct driver *d)
+void driver_settle(struct driver *d)
 {
     while (d->engine.pump) {
         grpc_channels_pump(&d->engine);
@@ -585,7 +589,7 @@ static void step(struct driver *d, struct event *event)
     case EVENT_CONFIG:
     case EVENT_DRAIN: fail_msg("not an event of a link");
     }
-    settle_step(d);
+    driver_settle(d);
 }
 
 static void on_connect(struct driver *d, const struct action *a)
@@ -784,14 +788,13 @@ static bool run_timers(struct driver *d)
         assert_int_equal(t->kind, TIMER_GRPC_CHANNEL);
         grpc_channel_timeout(e, &d->channel);
     }
-    settle_step(d);
+    driver_settle(d);
     return true;
 }
 
 void driver_run(struct driver *d)
 {
     d->engine.now_us = d->now_us;
-    settle_step(d);
     act(d);
     unsigned turns = 0;
     while (advance(d) || run_timers(d)) {
@@ -865,6 +868,7 @@ void driver_start(struct driver *d)
     assert_true(
         grpc_channel_init(&d->engine, &d->channel, &d->config->upstreams[0]));
     grpc_channel_start(&d->engine, &d->channel);
+    driver_settle(d);
     driver_run(d);
 }
 

@@ -132,6 +132,8 @@ void driver_start(struct driver *d);
 void driver_free(struct driver *d);
 struct grpc_config *driver_grpc(struct driver *d);
 
+/* What has been done to the engine was an event: it ends. */
+void driver_settle(struct driver *d);
 /* Let everything happen that needs no time. */
 void driver_run(struct driver *d);
 /* And that happens in that time. */

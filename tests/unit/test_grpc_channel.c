@@ -434,6 +434,17 @@ static void the_line_is_in_order_and_not_endless(void **state) /* W4 */
     driver_free(d);
 }
 
+static void where_none_may_wait_a_connection_is_opened_all_the_same(
+    void **state) /* W4 */
+{
+    (void)state;
+    struct driver *d = driver_new(LISTENER ONE "max_queued_calls = 0\n");
+    driver_start(d);
+    assert_true(driver_call(d)->failed);
+    assert_true(driver_call(d)->done);
+    driver_free(d);
+}
+
 /* ---- streams --------------------------------------------------------------- */
 
 static unsigned running(struct ticket *const t[], unsigned n)
@@ -1077,6 +1088,28 @@ static void a_push_promise_ends_the_connection(void **state) /* [flow-16] */
     driver_free(d);
 }
 
+static void what_has_not_left_does_not_leave_with_the_last_words(void **state)
+{
+    (void)state; /* F1 */
+    struct driver *d = driver_new(LISTENER ONE);
+    d->servers[0].holds = true;
+    driver_start(d);
+    struct ticket *t = driver_call(d);
+    d->servers[0].holds = false;
+    /* In one segment: the call is refused, and begins anew on this connection,
+     * which is broken before a byte of that has left. */
+    static const uint8_t push[] = { 0, 0, 0, 2, 0x82 };
+    struct wire *w = driver_wire(d, 0);
+    wire_reset(w, 1, H2_REFUSED_STREAM);
+    wire_frame(w, FRAME_PUSH_PROMISE, 4, 1, push, sizeof(push));
+    driver_pass(d, SECOND);
+    assert_false(w->open);
+    assert_true(t->done);
+    assert_int_equal(t->starts, 3);
+    assert_int_equal(d->servers[0].calls, 2);
+    driver_free(d);
+}
+
 static void a_flood_of_frames_ends_the_connection(void **state) /* [flow-16] */
 {
     (void)state;
@@ -1426,10 +1459,12 @@ static void credit_is_kept_back_while_memory_is_short(void **state) /* FL3 */
     assert_int_equal(d->engine.grpc.withheld, 600 * sizeof(zeros));
     d->engine.grpc.bytes = high / 100 * 95;
     grpc_channel_pump_later(&d->engine, &d->channel);
+    driver_settle(d);
     driver_run(d);
     assert_int_equal(w->credit, before); /* not at every ebb */
     d->engine.grpc.bytes = high / 10 * 9 - 1;
     grpc_channel_pump_later(&d->engine, &d->channel);
+    driver_settle(d);
     driver_run(d);
     assert_int_equal(d->engine.grpc.withheld, 0);
     assert_int_equal(w->credit - before, 600 * sizeof(zeros));
@@ -1448,6 +1483,7 @@ static void without_memory_nothing_breaks(void **state)
                                       &d->config->upstreams[0]));
         d->memory.left = n;
         grpc_channel_start(&d->engine, &d->channel);
+        driver_settle(d);
         driver_run(d);
         struct ticket *a = driver_call(d), *b = driver_safe_call(d);
         driver_pass(d, 3 * SECOND);
@@ -1471,6 +1507,7 @@ static void at_the_end_every_link_says_goodbye(void **state)
     driver_start(d);
     assert_true(driver_call(d)->done);
     grpc_channels_shut(&d->engine);
+    driver_settle(d);
     driver_run(d);
     for (unsigned i = 0; i < 3; i++) {
         assert_int_equal(driver_open_wires(d, i), 0);
@@ -1489,6 +1526,7 @@ static void last_words_are_not_waited_for_long(void **state)
     assert_true(driver_call(d)->done);
     driver_wire(d, 0)->stalled = true;
     grpc_channels_shut(&d->engine);
+    driver_settle(d);
     driver_run(d);
     assert_int_equal(driver_open_wires(d, 0), 1);
     driver_pass(d, 1001 * MS);
@@ -1519,6 +1557,8 @@ int main(void)
         cmocka_unit_test(waiting_ends_in_time),
         cmocka_unit_test(who_does_not_wait_fails_with_the_upstream),
         cmocka_unit_test(the_line_is_in_order_and_not_endless),
+        cmocka_unit_test(
+            where_none_may_wait_a_connection_is_opened_all_the_same),
         cmocka_unit_test(streams_are_limited_by_the_peer),
         cmocka_unit_test(streams_are_limited_by_the_configuration),
         cmocka_unit_test(a_cancelled_stream_stays_taken_until_it_is_closed),
@@ -1548,6 +1588,7 @@ int main(void)
         cmocka_unit_test(settings_must_be_acknowledged),
         cmocka_unit_test(an_unused_connection_is_closed),
         cmocka_unit_test(a_push_promise_ends_the_connection),
+        cmocka_unit_test(what_has_not_left_does_not_leave_with_the_last_words),
         cmocka_unit_test(a_flood_of_frames_ends_the_connection),
         cmocka_unit_test(a_busy_server_is_no_flood),
         cmocka_unit_test(output_that_is_stuck_ends_the_connection),
