@@ -189,7 +189,8 @@ void number_format(enum option_type type, int64_t v, char *text)
         format_unit(size_units, COUNT_OF(size_units), v, text);
     } else if (type == OPTION_PERCENT) {
         format_fraction(v, 10, 1, text);
-        strcat(text, "%");
+        size_t len = strlen(text);
+        (void)snprintf(text + len, VALUE_TEXT_MAX - len, "%%");
     } else if (type == OPTION_MILLI) {
         format_fraction(v, 1000, 3, text);
     } else if (type == OPTION_NUMBER) {

@@ -40,18 +40,23 @@ static bool same(const char *a, const char *b)
     return a == NULL || b == NULL ? a == b : strcmp(a, b) == 0;
 }
 
+/* Each name is there once. */
+static void require_name(const struct service_config *c, size_t i)
+{
+    const struct service_method *m = &c->methods[i];
+    REQUIRE(m->service == NULL || m->service[0] != '\0');
+    REQUIRE(m->method == NULL || (m->method[0] != '\0' && m->service != NULL));
+    for (size_t k = 0; k < i; k++) {
+        REQUIRE(!same(m->service, c->methods[k].service) ||
+                !same(m->method, c->methods[k].method));
+    }
+}
+
 static void require_config(const struct service_config *c, uint32_t cap)
 {
     for (size_t i = 0; i < c->n_methods; i++) {
-        const struct service_method *m = &c->methods[i];
-        REQUIRE(m->service == NULL || m->service[0] != '\0');
-        REQUIRE(m->method == NULL ||
-                (m->method[0] != '\0' && m->service != NULL));
-        require_policy(&m->policy, cap);
-        for (size_t k = 0; k < i; k++) {
-            REQUIRE(!same(m->service, c->methods[k].service) ||
-                    !same(m->method, c->methods[k].method));
-        }
+        require_name(c, i);
+        require_policy(&c->methods[i].policy, cap);
     }
     REQUIRE(!c->has_throttle || (c->throttle_max_millitokens >= 1 &&
                                  c->throttle_max_millitokens <= 1000000 &&
@@ -60,13 +65,19 @@ static void require_config(const struct service_config *c, uint32_t cap)
     REQUIRE(c->max_connections_per_endpoint <= 10);
 }
 
+/* The only file there is. */
+struct file {
+    const char *text;
+};
+
 static char *read_file(void *context, const char *path)
 {
+    const struct file *file = context;
     (void)path;
-    size_t size = strlen(context) + 1;
+    size_t size = strlen(file->text) + 1;
     char *copy = malloc(size);
     REQUIRE(copy != NULL);
-    memcpy(copy, context, size);
+    memcpy(copy, file->text, size);
     return copy;
 }
 
@@ -92,11 +103,12 @@ static void require_found(const struct config *loaded,
     }
 }
 
-static void load_whole(char *text,
+static void load_whole(const char *text,
                        bool gapic,
                        uint32_t cap,
                        const struct service_config *expected)
 {
+    struct file file = { .text = text };
     char cap_set[] = "upstream.max_attempts_cap=00";
     const char *const sets[] = { "upstream.service_config=f", cap_set,
                                  gapic
@@ -108,7 +120,7 @@ static void load_whole(char *text,
                                     .sets = sets,
                                     .n_sets = 3,
                                     .read_file = read_file,
-                                    .context = text };
+                                    .context = &file };
     struct config_problems p = { 0 };
     struct config *c = config_load(&source, &p);
     REQUIRE((c != NULL) == (expected != NULL));

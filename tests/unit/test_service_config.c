@@ -198,11 +198,12 @@ static void a_document_has_at_most_a_mebibyte(void **state)
 {
     (void)state;
     struct service_config c;
-    size_t max = 1024 * 1024;
+    size_t max = (size_t)1024 * 1024;
     char *text = malloc(max + 1);
     assert_non_null(text);
     memset(text, ' ', max + 1);
-    memcpy(text, "{}", 2);
+    text[0] = '{';
+    text[1] = '}';
     assert_true(read_len(text, max, false, &c));
     service_config_fini(&c);
     assert_false(read_len(text, max + 1, false, &c));
@@ -214,7 +215,7 @@ static void depth_and_width_do_no_harm(void **state)
 {
     (void)state;
     struct service_config c;
-    size_t size = 900 * 1024;
+    size_t size = (size_t)900 * 1024;
     char *text = malloc(size);
     assert_non_null(text);
     memset(text, '[', size);
@@ -274,11 +275,13 @@ static void all_that_is_wrong_is_told(void **state)
 static void more_problems_than_the_list_holds_are_cut(void **state)
 {
     (void)state;
-    char text[8192] = "{\"methodConfig\":[";
+    char text[8192];
+    size_t used = (size_t)snprintf(text, sizeof(text), "{\"methodConfig\":[");
     for (size_t i = 0; i < 200; i++) {
-        strcat(text, "{\"name\":[{}],\"timeout\":1},");
+        used += (size_t)snprintf(text + used, sizeof(text) - used,
+                                 "{\"name\":[{}],\"timeout\":1},");
     }
-    strcat(text, "{}]}");
+    (void)snprintf(text + used, sizeof(text) - used, "{}]}");
     struct config_problems p = { 0 };
     struct config_problems w = { 0 };
     struct service_config c;
