@@ -162,6 +162,16 @@ const char *h2_complaint(const struct h2 *h)
 
 /* ---- submitting ---- */
 
+/* nghttp2 only reads what its types would let it write. */
+static uint8_t *mutable_of(const uint8_t *data)
+{
+    const union {
+        const uint8_t *in;
+        uint8_t *out;
+    } u = { .in = data };
+    return u.out;
+}
+
 /* nghttp2 makes the copies. A name that we know needs none. */
 static void fill(nghttp2_nv *nva,
                  const struct h2_field *fields,
@@ -183,9 +193,8 @@ static void fill(nghttp2_nv *nva,
         if ((f->flags & H2_FIELD_NO_INDEX) != 0) {
             flags |= NGHTTP2_NV_FLAG_NO_INDEX;
         }
-        /* The library reads them only; its types say less. */
-        nva[i] = (nghttp2_nv){ .name = (uint8_t *)(uintptr_t)name.data,
-                               .value = (uint8_t *)(uintptr_t)f->value.data,
+        nva[i] = (nghttp2_nv){ .name = mutable_of(name.data),
+                               .value = mutable_of(f->value.data),
                                .namelen = name.len,
                                .valuelen = f->value.len,
                                .flags = flags };
@@ -201,6 +210,7 @@ static void hold(struct h2_stream *s, struct h2_block *block)
     }
 }
 
+/* NOLINTNEXTLINE(readability-function-size) */
 struct h2_stream *h2_request(struct h2 *h,
                              const struct h2_field *fields,
                              size_t n,
@@ -217,10 +227,10 @@ struct h2_stream *h2_request(struct h2 *h,
         return NULL;
     }
     fill(nva, fields, n, block == NULL);
-    const lib_data_provider content = { .source.ptr = s,
-                                        .read_callback = h2_read_content };
+    const lib_content content = { .source.ptr = s,
+                                  .read_callback = h2_read_content };
     const int32_t id =
-        lib_submit_request(h->session, NULL, nva, n, end ? NULL : &content, s);
+        lib_request(h->session, nva, n, end ? NULL : &content, s);
     if (id < 0) {
         *no_ids = id == NGHTTP2_ERR_STREAM_ID_NOT_AVAILABLE;
         h2_lib_ok(h, id);
@@ -244,10 +254,10 @@ bool h2_respond(struct h2 *h,
     nghttp2_nv nva[SUBMITTED_MAX];
     assert(h->role == H2_SERVER && n <= SUBMITTED_MAX);
     fill(nva, fields, n, block == NULL);
-    const lib_data_provider content = { .source.ptr = s,
-                                        .read_callback = h2_read_content };
-    if (!h2_lib_ok(h, lib_submit_response(h->session, s->id, nva, n,
-                                          end ? NULL : &content))) {
+    const lib_content content = { .source.ptr = s,
+                                  .read_callback = h2_read_content };
+    if (!h2_lib_ok(h, lib_respond(h->session, s->id, nva, n,
+                                  end ? NULL : &content))) {
         return false;
     }
     s->local_end = end;

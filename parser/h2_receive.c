@@ -306,7 +306,7 @@ const char *h2_receive(struct h2 *h, struct span bytes)
         return h->error;
     }
     h2_enter(h);
-    const lib_ssize n = lib_mem_recv(h->session, bytes.data, bytes.len);
+    const lib_ssize n = lib_receive(h->session, bytes);
     if (n < 0 && !h->is_terminating) {
         h2_lib_ok(h, (int)n);
     }

@@ -14,21 +14,69 @@
 /* nghttp2 1.60 has new names for what used ssize_t. */
 #if NGHTTP2_VERSION_NUM >= 0x013c00
 typedef nghttp2_ssize lib_ssize;
-typedef nghttp2_data_provider2 lib_data_provider;
-#define lib_mem_recv        nghttp2_session_mem_recv2
-#define lib_mem_send        nghttp2_session_mem_send2
-#define lib_submit_request  nghttp2_submit_request2
-#define lib_submit_response nghttp2_submit_response2
+typedef nghttp2_data_provider2 lib_content;
+
+static inline lib_ssize lib_receive(nghttp2_session *session, struct span in)
+{
+    return nghttp2_session_mem_recv2(session, in.data, in.len);
+}
+
+static inline lib_ssize lib_send(nghttp2_session *session, const uint8_t **data)
+{
+    return nghttp2_session_mem_send2(session, data);
+}
+
+static inline int32_t lib_request(nghttp2_session *session,
+                                  const nghttp2_nv *nva,
+                                  size_t n,
+                                  const lib_content *content,
+                                  void *user)
+{
+    return nghttp2_submit_request2(session, NULL, nva, n, content, user);
+}
+
+static inline int lib_respond(nghttp2_session *session,
+                              int32_t id,
+                              const nghttp2_nv *nva,
+                              size_t n,
+                              const lib_content *content)
+{
+    return nghttp2_submit_response2(session, id, nva, n, content);
+}
 #else
 typedef ssize_t lib_ssize;
-typedef nghttp2_data_provider lib_data_provider;
-#define lib_mem_recv        nghttp2_session_mem_recv
-#define lib_mem_send        nghttp2_session_mem_send
-#define lib_submit_request  nghttp2_submit_request
-#define lib_submit_response nghttp2_submit_response
+typedef nghttp2_data_provider lib_content;
+
+static inline lib_ssize lib_receive(nghttp2_session *session, struct span in)
+{
+    return nghttp2_session_mem_recv(session, in.data, in.len);
+}
+
+static inline lib_ssize lib_send(nghttp2_session *session, const uint8_t **data)
+{
+    return nghttp2_session_mem_send(session, data);
+}
+
+static inline int32_t lib_request(nghttp2_session *session,
+                                  const nghttp2_nv *nva,
+                                  size_t n,
+                                  const lib_content *content,
+                                  void *user)
+{
+    return nghttp2_submit_request(session, NULL, nva, n, content, user);
+}
+
+static inline int lib_respond(nghttp2_session *session,
+                              int32_t id,
+                              const nghttp2_nv *nva,
+                              size_t n,
+                              const lib_content *content)
+{
+    return nghttp2_submit_response(session, id, nva, n, content);
+}
 #endif
 
-/* A HEADERS frame that the running lib_mem_send() is about to return. */
+/* A HEADERS frame that the running lib_send() is about to return. */
 struct h2_leaving {
     struct h2_stream *stream; /* NULL: none */
     bool end;

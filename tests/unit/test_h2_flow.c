@@ -136,36 +136,38 @@ static void finish(struct side *s, struct talk *t)
 
 /* Ten windows' worth of streams like that: at least three eighths of the
  * window are always left, so nothing is lost. */
+static void play_hostile(const struct hostile *hostile, bool credits)
+{
+    struct side s;
+    open_server(&s, NULL);
+    s.credits = credits;
+    s.on_ended = finish;
+    uint64_t sent = 0;
+    for (uint32_t stream = 1; sent < UINT64_C(10) * WINDOW; stream += 2) {
+        hostile->frames(stream);
+        give(&s);
+        struct talk *t = talk_of(&s, (int32_t)stream);
+        if (t != NULL) {
+            finish(&s, t);
+            side_send(&s, 0);
+        }
+        sent += hostile->charged;
+        const int64_t left = window_left(&s, 0, sent);
+        if (left < WINDOW * 3 / 8 || left > WINDOW) {
+            fail_msg("%s: %d left", hostile->name, (int)left);
+        }
+    }
+    assert_int_equal(s.uncredited, 0);
+    assert_int_equal(raw_count(s.out, s.out_len, RAW_GOAWAY, 0), 0);
+    side_close(&s);
+}
+
 static void credit_of_the_connection_comes_back(void **state)
 {
     (void)state;
     for (size_t i = 0; i < sizeof hostiles / sizeof hostiles[0]; i++) {
-        for (size_t late = 0; late < 2; late++) {
-            struct side s;
-            open_server(&s, NULL);
-            s.credits = late == 0; /* else when the stream is closed */
-            s.on_ended = finish;
-            uint64_t sent = 0;
-            uint32_t stream = 1;
-            while (sent < (uint64_t)10 * WINDOW) {
-                hostiles[i].frames(stream);
-                give(&s);
-                struct talk *t = talk_of(&s, (int32_t)stream);
-                if (t != NULL) {
-                    h2_reset(s.h, t->stream, H2_CANCEL);
-                    side_send(&s, 0);
-                }
-                stream += 2;
-                sent += hostiles[i].charged;
-                const int64_t left = window_left(&s, 0, sent);
-                if (left < WINDOW * 3 / 8 || left > WINDOW) {
-                    fail_msg("%s: %d left", hostiles[i].name, (int)left);
-                }
-            }
-            assert_int_equal(s.uncredited, 0);
-            assert_int_equal(raw_count(s.out, s.out_len, RAW_GOAWAY, 0), 0);
-            side_close(&s);
-        }
+        play_hostile(&hostiles[i], true);
+        play_hostile(&hostiles[i], false); /* when the stream is closed */
     }
 }
 
@@ -323,9 +325,13 @@ static void more_than_the_window_is_an_error(void **state)
 
 /* ---- what we send ---- */
 
+enum {
+    LONG_ANSWER = 100000
+};
+
 static void answer_long(struct side *s, struct talk *t)
 {
-    t->length = 100 * 1000;
+    t->length = LONG_ANSWER;
     t->end = true;
     t->trailers = "grpc-status: 0\n";
     assert_true(talk_respond(s, t, ":status: 200\n", false));
@@ -376,7 +382,7 @@ static void the_peer_may_change_the_window_in_the_middle(void **state)
     assert_int_equal(content_sent(&s, 1), 65536);
     raw_u32(&raw, RAW_WINDOW_UPDATE, 0, 0, 1024 * 1024);
     give(&s);
-    assert_int_equal(content_sent(&s, 1), 100 * 1000);
+    assert_int_equal(content_sent(&s, 1), LONG_ANSWER);
     assert_int_equal(raw_count(s.out, s.out_len, RAW_HEADERS, 1), 2);
     side_close(&s);
 }

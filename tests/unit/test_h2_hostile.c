@@ -263,11 +263,12 @@ static void settings_with_many_entries_are_refused(void **state)
     (void)state;
     struct side s;
     open_side(&s, H2_SERVER);
-    uint8_t entries[17 * 6];
-    for (size_t i = 0; i < sizeof entries; i += 6) {
-        memcpy(entries + i, "\0\4\0\0\1\0", 6);
+    const uint8_t entry[] = { 0, 4, 0, 0, 1, 0 };
+    struct raw entries = { .len = 0 };
+    for (size_t i = 0; i < 17; i++) {
+        raw_bytes(&entries, entry, sizeof entry);
     }
-    raw_frame(&raw, RAW_SETTINGS, 0, 0, entries, sizeof entries);
+    raw_frame(&raw, RAW_SETTINGS, 0, 0, entries.bytes, entries.len);
     give(&s);
     assert_int_equal(raw_code(s.out, s.out_len, 0), H2_ENHANCE_YOUR_CALM);
     side_close(&s);

@@ -219,7 +219,8 @@ static void every_byte_of_a_name_is_judged(void **state)
 static void names_are_recognised(void **state)
 {
     (void)state;
-    for (uint8_t id = H2_METHOD; id < H2_NAME_COUNT; id++) {
+    for (unsigned number = H2_METHOD; number < H2_NAME_COUNT; number++) {
+        const uint8_t id = (uint8_t)number;
         uint8_t text[40];
         const struct span name = h2_name_text(id);
         assert_in_range(name.len, 2, sizeof text - 2);
@@ -295,7 +296,7 @@ static void a_block_beyond_the_limit_is_cut(void **state)
 {
     (void)state;
     static struct raw block;
-    const size_t limit = 16 * 1024; /* as pair_options() says */
+    const size_t limit = 16384; /* as pair_options() says */
     const size_t first = 11 + 11 + 11 + (size_t)3 * 32;
     for (size_t i = 0; i < 3; i++) {
         const size_t value = limit - first - 33 + i - 1;
@@ -447,12 +448,9 @@ static void responses_are_checked(void **state)
         open_client(&s);
         raw_headers(&raw, 1, c->fields, false);
         give(&s);
-        if (c->line == NULL) {
-            if (!log_has(&s, "closed 1 PROTOCOL_ERROR invalid") ||
-                log_count(&s, "response") > 0) {
-                fail_msg("%s: %s", c->name, s.log);
-            }
-        } else if (!log_has(&s, c->line)) {
+        const bool shown = log_count(&s, "response") > 0;
+        if (shown != (c->line != NULL) ||
+            !log_has(&s, shown ? c->line : "closed 1 PROTOCOL_ERROR invalid")) {
             fail_msg("%s: %s", c->name, s.log);
         }
         side_close(&s);
