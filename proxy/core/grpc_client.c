@@ -11,6 +11,7 @@ enum {
     DRAIN_PING = 1,               /* opaque: behind the first GOAWAY */
     ALIVE_PING = 2,
     DRAIN_PING_US = S_US, /* the second GOAWAY does not wait longer */
+    LINGER_US = S_US,     /* for the client's FIN, once all is said */
     CONTROL_BURST = 10000,
     CONTROL_PER_S = 1000,
     EMPTY_MAX = 100, /* empty DATA frames in EMPTY_US */
@@ -140,8 +141,10 @@ static void close_conn(struct engine *e, struct grpc_client *c, bool tell)
     end_calls(e, c);
     grpc_credit_fini(e, &c->withheld);
     grpc_output_fini(e, &c->output);
-    h2_free(c->h2);
-    c->h2 = NULL;
+    if (c->h2 != NULL) {
+        h2_free(c->h2);
+        c->h2 = NULL;
+    }
     c->listener->n_clients--;
     e->n_grpc_clients--;
     timer_clear(&e->timers, &c->timer);
@@ -194,6 +197,16 @@ void grpc_client_forget(struct engine *e,
 
 /* ---- bytes --------------------------------------------------------------- */
 
+/* It is closed after that time at the latest. */
+static void close_before(struct engine *e, struct grpc_client *c, uint64_t us)
+{
+    uint64_t at_us = e->now_us + us;
+    if (c->close_us == 0 || c->close_us > at_us) {
+        c->close_us = at_us;
+        wake_at(e, c, at_us);
+    }
+}
+
 /* GOAWAY with words, then the end (§5.5). */
 static void punish(struct engine *e,
                    struct grpc_client *c,
@@ -207,10 +220,8 @@ static void punish(struct engine *e,
     grpc_trace_abuse(e, c, kind);
     c->doomed = true;
     h2_terminate(c->h2, H2_ENHANCE_YOUR_CALM, text);
-    conn_pause(e, &c->conn, true);
     grpc_touch(e, &c->conn);
-    c->close_us = e->now_us + S_US;
-    wake_at(e, c, c->close_us);
+    close_before(e, c, LINGER_US);
 }
 
 /* It has not begun with the preface of HTTP/2 (K11). */
@@ -284,7 +295,10 @@ static void client_flush(struct engine *e, struct conn *conn)
     if (waiting > 0) {
         wake_at(e, c, e->now_us + GRPC_STALL_US);
     } else if (is_over(c) && !h2_wants_send(c->h2)) {
-        close_conn(e, c, true);
+        /* To close with bytes of the client unread would make the kernel send
+         * RST, which destroys what the client has not read yet: it is its turn
+         * to leave. */
+        close_before(e, c, LINGER_US);
     }
 }
 
@@ -348,9 +362,7 @@ static void client_drain(struct engine *e, struct conn *conn, bool again)
                            GRPC_UNAVAILABLE, "shutting down");
         }
         finish_drain(e, c);
-        /* What its peer does not take in a second is lost. */
-        c->close_us = e->now_us + S_US;
-        wake_at(e, c, c->close_us);
+        close_before(e, c, LINGER_US);
     }
 }
 
@@ -393,7 +405,9 @@ static bool close_if_late(struct engine *e, struct grpc_client *c)
     if (!c->spoke && e->now_us >= c->accepted_us + GRPC_PREFACE_US) {
         bad_preface(e, c, (struct span){ NULL, 0 });
     } else if (c->close_us != 0 && e->now_us >= c->close_us) {
-        grpc_client_close(e, c, c->doomed ? NULL : "it has not left in time");
+        grpc_client_close(e, c,
+                          list_empty(&c->calls) ? NULL
+                                                : "its calls took too long");
     } else if (c->pinged_us != 0 &&
                e->now_us >= c->pinged_us + rules->server_keepalive_timeout_us) {
         grpc_client_close(e, c, "no reply to PING");
