@@ -141,7 +141,7 @@ static void close_conn(struct engine *e, struct grpc_client *c, bool tell)
     end_calls(e, c);
     grpc_credit_fini(e, &c->withheld);
     grpc_output_fini(e, &c->output);
-    if (c->h2 != NULL) {
+    if (c->h2 != NULL) { /* no memory: it has never been */
         h2_free(c->h2);
         c->h2 = NULL;
     }
