@@ -207,6 +207,7 @@ static void dispose(struct engine *e, struct grpc_link *l, bool tell)
         list_remove(&l->node); /* from channel->closing */
     }
     timer_clear(&e->timers, &l->timer);
+    grpc_output_fini(e, &l->output); /* its last words counted until now */
     conn_close(e, &l->conn, tell);
 }
 
@@ -239,7 +240,6 @@ static void detach(struct engine *e, struct grpc_link *l, const char *why)
     l->n_streams = 0;
     l->endpoint = NULL;
     grpc_credit_fini(e, &l->withheld);
-    grpc_output_fini(e, &l->output);
     if (l->h2 != NULL) {
         h2_free(l->h2);
         l->h2 = NULL;
