@@ -126,27 +126,6 @@ static void per_channel(const struct page *p,
     }
 }
 
-/* The same for n numbers side by side, told apart by a label. */
-static void per_label(const struct page *p,
-                      const char *name,
-                      const char *help,
-                      size_t offset,
-                      const char *label,
-                      int n,
-                      const char *(*value)(int))
-{
-    char text[LABEL_MAX];
-    head(p, name, help, "counter");
-    for (size_t i = next_channel(p, 0); i < p->config->n_upstreams;
-         i = next_channel(p, i + 1)) {
-        for (int k = 0; k < n; k++) {
-            text_addf(p->out, "%s{grpc_target=\"%s\",%s=\"%s\"} %" PRIu64 "\n",
-                      name, target(p, i, text), label, value(k),
-                      number_at(p, i, offset + (size_t)k * sizeof(uint64_t)));
-        }
-    }
-}
-
 static const char *class_label(int i)
 {
     return grpc_class_name((enum grpc_class)i);
@@ -177,7 +156,50 @@ static const char *scope_label(int i)
     return i == 0 ? "call" : "total";
 }
 
+/* Numbers side by side, told apart by a label. */
+struct labelled {
+    const char *name;
+    const char *help;
+    size_t offset; /* of the first one, in struct grpc_stats */
+    const char *label;
+    int n;
+    const char *(*value)(int);
+};
+
 #define PLACE(field) offsetof(struct grpc_stats, field)
+
+static const struct labelled labelled[] = {
+    { "grpc_subchannel_disconnections_total",
+      "Connections to endpoints that were ready and are no more",
+      PLACE(disconnections), "grpc_disconnect_error", GRPC_DISCONNECT_COUNT,
+      disconnect_label },
+    { "redial_grpc_attempt_outcomes_total",
+      "How attempts ended: classes of docs/grpc.md", PLACE(attempt_outcomes),
+      "class", GRPC_CLASS_COUNT, class_label },
+    { "redial_grpc_not_retried_total",
+      "Finished calls by the reason for which no attempt followed",
+      PLACE(not_retried), "reason", GRPC_REASON_COUNT, reason_label },
+    { "redial_grpc_held_headers_total",
+      "What became of response headers that were held", PLACE(held_headers),
+      "result", GRPC_HELD_RESULTS, held_label },
+    { "redial_grpc_log_overflow_total",
+      "Calls that no retry could follow because a buffer was full",
+      PLACE(log_overflow_call), "scope", 2, scope_label },
+    { "redial_grpc_abuse_total", "Clients closed for what they did",
+      PLACE(abuse), "kind", GRPC_ABUSE_COUNT, abuse_label },
+};
+
+static void write_values(const struct page *p,
+                         const struct labelled *l,
+                         size_t i)
+{
+    char text[LABEL_MAX];
+    for (int k = 0; k < l->n; k++) {
+        text_addf(p->out, "%s{grpc_target=\"%s\",%s=\"%s\"} %" PRIu64 "\n",
+                  l->name, target(p, i, text), l->label, l->value(k),
+                  number_at(p, i, l->offset + (size_t)k * sizeof(uint64_t)));
+    }
+}
 
 /* Most combinations never happen: only those that did are listed. */
 static void write_local(const struct page *p)
@@ -209,24 +231,14 @@ static void write_labelled(const struct page *p)
     static_assert(PLACE(log_overflow_total) ==
                       PLACE(log_overflow_call) + sizeof(uint64_t),
                   "side by side");
-    per_label(p, "grpc_subchannel_disconnections_total",
-              "Connections to endpoints that were ready and are no more",
-              PLACE(disconnections), "grpc_disconnect_error",
-              GRPC_DISCONNECT_COUNT, disconnect_label);
-    per_label(p, "redial_grpc_attempt_outcomes_total",
-              "How attempts ended: classes of docs/grpc.md",
-              PLACE(attempt_outcomes), "class", GRPC_CLASS_COUNT, class_label);
-    per_label(p, "redial_grpc_not_retried_total",
-              "Finished calls by the reason for which no attempt followed",
-              PLACE(not_retried), "reason", GRPC_REASON_COUNT, reason_label);
-    per_label(p, "redial_grpc_held_headers_total",
-              "What became of response headers that were held",
-              PLACE(held_headers), "result", GRPC_HELD_RESULTS, held_label);
-    per_label(p, "redial_grpc_log_overflow_total",
-              "Calls that no retry could follow because a buffer was full",
-              PLACE(log_overflow_call), "scope", 2, scope_label);
-    per_label(p, "redial_grpc_abuse_total", "Clients closed for what they did",
-              PLACE(abuse), "kind", GRPC_ABUSE_COUNT, abuse_label);
+    for (size_t k = 0; k < sizeof(labelled) / sizeof(labelled[0]); k++) {
+        const struct labelled *l = &labelled[k];
+        head(p, l->name, l->help, "counter");
+        for (size_t i = next_channel(p, 0); i < p->config->n_upstreams;
+             i = next_channel(p, i + 1)) {
+            write_values(p, l, i);
+        }
+    }
 }
 
 /* Counted in thousandths. */

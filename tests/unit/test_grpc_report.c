@@ -20,8 +20,7 @@ enum {
     CALLS,
     ENDPOINTS = 2,
     ENDPOINTS_ROOM = 8,
-    METHODS_ROOM = 4,
-    S_US = 1000 * 1000
+    METHODS_ROOM = 4
 };
 
 #define COMMON                                    \
@@ -33,6 +32,8 @@ enum {
     "[upstream calls]\ntype = grpc\n"             \
     "nodes = 10.0.0.1:1, 10.0.0.2:2\n"            \
     "throttle_max_tokens = 10\n"
+#define S_US UINT64_C(1000000)
+
 static const char pick_first[] = COMMON;
 static const char round_robin[] = COMMON "lb = round_robin\n";
 
