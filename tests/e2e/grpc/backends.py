@@ -9,14 +9,28 @@ sys.path.insert(0, os.path.dirname(HERE))
 
 import grpc  # noqa: E402
 
-from servers import HOST, Process, free_port  # noqa: E402
+from servers import HOST, Process, free_port, redial_path  # noqa: E402
 from wait import wait_until  # noqa: E402
+
+
+
+def cpp_echo():
+    """The program on libgrpc++, built beside redial where the library is
+    there; or None."""
+    if redial_path() is None:
+        return None
+    path = os.path.join(os.path.dirname(redial_path()),
+                        "tests", "e2e", "grpc", "cpp_echo")
+    return path if os.access(path, os.X_OK) else None
+
 
 PYTHON = "/usr/bin/python3"
 SERVERS = {
     "python": [PYTHON, os.path.join(HERE, "server.py")],
     "node": ["node", os.path.join(HERE, "server.js")],
 }
+if cpp_echo():
+    SERVERS["cpp"] = [cpp_echo(), "server"]
 UNLIMITED = [("grpc.max_receive_message_length", -1),
              ("grpc.max_send_message_length", -1),
              ("grpc.max_metadata_size", 64 * 1024),

@@ -109,8 +109,9 @@ class Stream:
 
     @property
     def status(self):
+        """None without a status; text where it is no number."""
         value = dict(self.trailers).get("grpc-status")
-        return None if value is None else int(value)
+        return int(value) if value and value.isdigit() else value
 
     @property
     def grpc_message(self):
@@ -206,6 +207,7 @@ class Peer:
         self.error = None
         self.next_id = 1
         self._open_block = None
+        self._replies = []        # of the reading thread
         hello = b""
         if is_client:
             hello += PREFACE
@@ -277,6 +279,16 @@ class Peer:
             frames[0].flags.add("END_STREAM")
         return b"".join(frame.serialize() for frame in frames)
 
+    def take_exactly(self, stream, count, timeout=30):
+        """Credit for a frame that is sent whole; without a stream only that
+        of the connection."""
+        with self.changed:
+            self.wait(lambda: self.closed or (self.window >= count and (
+                stream is None or stream.window >= count)), "credit", timeout)
+            self.window -= count
+            if stream is not None:
+                stream.window -= count
+
     def send_headers(self, stream_id, fields, end=False, extra_frames=b""):
         with self.write_lock:  # the order of coding is the order on the wire
             self.send_raw(self.header_frames(stream_id, fields, end)
@@ -335,7 +347,7 @@ class Peer:
     # --- reading
 
     def pause_reading(self):
-        """From the next frame on nothing is read from the socket."""
+        """From now on nothing is read, or seen that was read already."""
         self.paused = True
 
     paused = False
@@ -345,9 +357,9 @@ class Peer:
         preface_left = 0 if self.is_client else len(PREFACE)
         try:
             while True:
-                while self.paused and not self.closed:
-                    time.sleep(0.01)
                 data = self.sock.recv(1 << 18)
+                while self.paused:
+                    time.sleep(0.01)
                 if not data:
                     break
                 if not self.first_read:
@@ -396,6 +408,10 @@ class Peer:
                 self.frames.append((now, frame))
                 opened = self._other(frame, now)
             self.changed.notify_all()
+        # Not under the lock: who opens a stream takes both the other way.
+        replies, self._replies = self._replies, []
+        if replies:
+            self.send(*replies)
         if opened and self.on_stream:
             self.on_stream(opened)
 
@@ -410,8 +426,8 @@ class Peer:
             else:
                 self.pings.append((now, frame.opaque_data))
                 if self.answers:
-                    self.send(PingFrame(0, opaque_data=frame.opaque_data,
-                                        flags=["ACK"]))
+                    self._replies.append(PingFrame(
+                        0, opaque_data=frame.opaque_data, flags=["ACK"]))
         elif isinstance(frame, WindowUpdateFrame):
             if frame.stream_id == 0:
                 self.window += frame.window_increment
@@ -446,7 +462,7 @@ class Peer:
                 frame.settings[SettingsFrame.HEADER_TABLE_SIZE]
         self.peer_settings = {**(self.peer_settings or {}), **frame.settings}
         if self.answers:
-            self.send(SettingsFrame(0, flags=["ACK"]))
+            self._replies.append(SettingsFrame(0, flags=["ACK"]))
 
     def _headers(self, frame, now):
         if isinstance(frame, HeadersFrame):
@@ -483,12 +499,11 @@ class Peer:
             stream.ended = stream.ended or end
         count = frame.flow_controlled_length
         if self.credits and count:
-            updates = [WindowUpdateFrame(0, window_increment=count)]
+            self._replies.append(WindowUpdateFrame(0, window_increment=count))
             if stream is not None and not stream.ended \
                     and stream.reset is None:
-                updates.append(WindowUpdateFrame(frame.stream_id,
-                                                 window_increment=count))
-            self.send(*updates)
+                self._replies.append(WindowUpdateFrame(
+                    frame.stream_id, window_increment=count))
 
 
 def wait_count(items, count, what, timeout=15):
