@@ -6,6 +6,7 @@
 
 #include "config/ini.h"
 #include "config/problem.h"
+#include "config/unknown.h"
 
 static const char default_name[] = "default";
 
@@ -116,62 +117,6 @@ static struct draft_section *get_section(struct draft *d,
 
 /* Keys --- */
 
-/* Keys of grpc.md that are not built yet. */
-static bool is_for_later(const char *key)
-{
-    static const char *const keys[] = {
-        "tls",
-        "tls_ca",
-        "tls_cert",
-        "tls_key",
-        "tls_client_ca",
-        "tls_server_name",
-        "tls_insecure_skip_verify",
-        "response_buffer",
-        "dns_txt",
-        "dns_txt_language",
-        "remote_allow_hedging",
-        "method_table",
-        "descriptor_set",
-        "http_rules",
-        "health_check_service",
-        "outlier_detection",
-    };
-    for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
-        if (strcmp(keys[i], key) == 0) {
-            return true;
-        }
-    }
-    return strncmp(key, "outlier_", strlen("outlier_")) == 0;
-}
-
-static void report_unknown_key(struct draft *d,
-                               const struct draft_section *section,
-                               const char *key,
-                               const char *place)
-{
-    char hint[SUGGESTION_TEXT_MAX];
-    struct suggestion s;
-    if (is_for_later(key)) {
-        problem_add(d->problems, place, "%s is not supported by this version",
-                    key);
-        return;
-    }
-    suggestion_init(&s, key, strlen(key));
-    for (size_t i = 0; i < option_count(); i++) {
-        const struct option *o = option_get(i);
-        bool is_here =
-            o->section == section->kind ||
-            (section->kind == SECTION_ALL_GRPC && option_is_shared(o));
-        if (is_here && !option_is_open(o)) {
-            suggestion_offer(&s, o->key);
-        }
-    }
-    suggestion_format(&s, hint);
-    problem_add(d->problems, place, "unknown key '%.100s' in section [%s]%s",
-                key, section_get(section->kind)->name, hint);
-}
-
 /* Take a key out as far as earlier layers gave it. */
 static void remove_entries(struct draft_section *section,
                            const char *key,
@@ -251,17 +196,6 @@ static struct draft_entry *keep_first(struct draft_section *section,
     return first;
 }
 
-/* [grpc] may have keys for all upstreams of its type. */
-static const struct option *find_option(enum section_kind kind, const char *key)
-{
-    const struct option *o = option_find(kind, key);
-    if (o == NULL && kind == SECTION_ALL_GRPC) {
-        o = option_find_for(SECTION_UPSTREAM, key, UPSTREAM_GRPC);
-        o = o != NULL && option_is_shared(o) ? o : NULL;
-    }
-    return o;
-}
-
 /* Put a key into a section; a later layer replaces an earlier one. */
 static void add_entry(struct draft *d,
                       struct draft_section *section,
@@ -270,9 +204,9 @@ static void add_entry(struct draft *d,
                       const char *place,
                       enum layer layer)
 {
-    const struct option *o = find_option(section->kind, key_text);
+    const struct option *o = option_find_in(section->kind, key_text);
     if (o == NULL) {
-        report_unknown_key(d, section, key_text, place);
+        unknown_key(d->problems, section->kind, key_text, place);
         return;
     }
     char *key = arena_copy(&d->arena, key_text, strlen(key_text));
@@ -336,24 +270,6 @@ static const char *check_name(const char *name)
     return NULL;
 }
 
-static void report_unknown_section(struct draft *d,
-                                   const char *name,
-                                   size_t len,
-                                   const char *place)
-{
-    char hint[SUGGESTION_TEXT_MAX];
-    struct suggestion s;
-    suggestion_init(&s, name, len);
-    for (unsigned kind = 0; kind < SECTION_COUNT; kind++) {
-        suggestion_offer(&s, section_get((enum section_kind)kind)->name);
-    }
-    suggestion_format(&s, hint);
-    problem_add(d->problems, place,
-                "unknown section '%.*s'; there are redial, admin, log, tcp, "
-                "grpc, listener NAME and upstream NAME%s",
-                len < 100 ? (int)len : 100, name, hint);
-}
-
 /* The file --- */
 
 struct file_reader {
@@ -394,7 +310,7 @@ static void on_file_section(void *context, unsigned line, const char *text)
     size_t kind_len = strcspn(text, " \t");
     enum section_kind kind = section_find(text, kind_len);
     if (kind == SECTION_COUNT) {
-        report_unknown_section(d, text, kind_len, place);
+        unknown_section(d->problems, text, kind_len, place);
         return;
     }
     (void)snprintf(name, sizeof(name), "%s", skip_space(text + kind_len));
@@ -602,7 +518,7 @@ static void read_set(struct draft *d, const char *text)
     enum section_kind kind = section_find(target, kind_len);
     const char *rest = target + kind_len + 1;
     if (kind == SECTION_COUNT) {
-        report_unknown_section(d, target, kind_len, place);
+        unknown_section(d->problems, target, kind_len, place);
     } else if (section_get(kind)->named) {
         read_set_named(d, kind, rest, value, place);
     } else {

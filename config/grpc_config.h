@@ -45,7 +45,7 @@ enum grpc_hold {
     GRPC_HOLD_OFF
 };
 
-/* Which value of :authority a server sees (grpc.md X2). */
+/* Defaults of the waits between attempts to connect. */
 enum grpc_reconnect {
     GRPC_RECONNECT_FAST,
     GRPC_RECONNECT_GRPC
@@ -53,7 +53,10 @@ enum grpc_reconnect {
 
 #define GRPC_NO_LIMIT UINT64_MAX
 
-/* What holds for one method: merged from all sources by their precedence. */
+/* What holds for one method: merged from all sources by their precedence
+ * (grpc.md §2.3). That max_retry_attempts = 0 switches policies off is in it;
+ * what retries and no_retry_methods say is not: whoever decides has to look,
+ * and names them as the reason. */
 struct grpc_policy {
     bool retry;            /* a policy is in force; else the next five are 0 */
     bool is_explicit;      /* it names this service: the owner's statement */
@@ -132,7 +135,9 @@ struct grpc_config {
     uint64_t upstream_stream_window, upstream_connection_window;
     uint64_t max_header_list_size; /* of responses */
 
-    char *service_config; /* owned: the file's name; NULL: none */
+    char *service_config; /* owned: the file's name; NULL: none. What it says of
+                             lb, throttle and connections is in the fields
+                             above. */
     bool gapic;           /* service_config_mode */
 
     /* What follows. */

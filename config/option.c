@@ -402,6 +402,16 @@ const struct option *option_find_for(enum section_kind section,
     return NULL;
 }
 
+const struct option *option_find_in(enum section_kind section, const char *key)
+{
+    const struct option *o = option_find(section, key);
+    if (o == NULL && section == SECTION_ALL_GRPC) {
+        o = option_find_for(SECTION_UPSTREAM, key, UPSTREAM_GRPC);
+        o = o != NULL && option_is_shared(o) ? o : NULL;
+    }
+    return o;
+}
+
 const struct option *option_for_type(const struct option *o,
                                      unsigned upstream_type)
 {

@@ -104,6 +104,9 @@ const struct option *option_find(enum section_kind section, const char *key);
 const struct option *option_find_for(enum section_kind section,
                                      const char *key,
                                      unsigned upstream_type);
+/* The same for what may stand in a section: in [grpc], also what is shared by
+ * upstreams. */
+const struct option *option_find_in(enum section_kind section, const char *key);
 /* The length of the fixed part of the key: up to "<". */
 size_t option_key_fixed(const struct option *o);
 /* Spell the open part of a key in one way, so that the same key twice is

@@ -18,13 +18,9 @@ static void print(const struct printer *p, const char *text)
     p->write(p->context, text, strlen(text));
 }
 
-static void print_entry(const struct printer *p,
-                        const char *key,
-                        const char *value)
+/* A plain "${" must not become a reference. */
+static void print_value(const struct printer *p, const char *value)
 {
-    print(p, key);
-    print(p, " = ");
-    /* A plain "${" must not become a reference. */
     for (const char *plain = strstr(value, "${"); plain != NULL;
          plain = strstr(value, "${")) {
         p->write(p->context, value, (size_t)(plain - value));
@@ -32,6 +28,15 @@ static void print_entry(const struct printer *p,
         value = plain + 2;
     }
     print(p, value);
+}
+
+static void print_entry(const struct printer *p,
+                        const char *key,
+                        const char *value)
+{
+    print(p, key);
+    print(p, " = ");
+    print_value(p, value);
     print(p, "\n");
 }
 
@@ -82,7 +87,7 @@ static void print_list(const struct printer *p,
         }
         print(p, used == 0 ? o->key : ", ");
         print(p, used == 0 ? " = " : "");
-        print(p, text);
+        print_value(p, text);
         used += strlen(text) + 2;
     }
     print(p, used > 0 ? "\n" : "");

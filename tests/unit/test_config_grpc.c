@@ -579,8 +579,15 @@ static void keys_of_later_versions_are_told(void **state)
                "'idempotent_methods'?\n");
     refuse_set("grpc.round_robin=1", "--set grpc.round_robin: unknown key "
                                      "'round_robin' in section [grpc]\n");
-    refuse_set("grpc.nodes=a:1", "--set grpc.nodes: unknown key 'nodes' in "
-                                 "section [grpc]\n");
+    refuse_set("grpc.nodes=a:1",
+               "--set grpc.nodes: nodes is allowed only in [upstream]\n");
+    refuse_set("upstream.max_calls=1",
+               "--set upstream.max_calls: max_calls is allowed only in "
+               "[grpc]\n");
+    refuse_set("grpc.address=:1", "--set grpc.address: address is allowed only "
+                                  "in [admin], [listener], [upstream]\n");
+    refuse_set("listener.lb=x",
+               "--set listener.lb: lb is allowed only in [upstream], [grpc]\n");
 }
 
 static void keys_of_redis_and_grpc_do_not_mix(void **state)
@@ -1086,7 +1093,7 @@ static void what_is_printed_loads_to_the_same(void **state)
     struct config *c = load_file(
         "[upstream default]\naddress = r:1\n"
         "[upstream g]\ntarget = unix:///run/g\ntype = grpc\n"
-        "idempotent_methods = /a/*, /b/Get*\nno_retry_methods = /c/d\n"
+        "idempotent_methods = /a/*, /b/Get*\nno_retry_methods = /c/$${d}\n"
         "max_retry_attempts = 0\nbackoff_multiplier = 1.000001\n"
         "throttle_token_ratio = 0.123\nauthority = x:1\n"
         "reconnect_profile = grpc\nservice_config = /empty.json\n"
