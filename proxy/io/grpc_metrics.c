@@ -520,7 +520,8 @@ static void write_memory(const struct page *p)
          "gauge");
     text_addf(p->out, "redial_grpc_log_bytes %" PRIu64 "\n",
               p->stats[i].log_bytes);
-    head(p, "redial_grpc_memory_bytes", "Bytes of messages in memory", "gauge");
+    head(p, "redial_grpc_memory_bytes",
+         "Bytes of messages and of unwritten output in memory", "gauge");
     text_addf(p->out, "redial_grpc_memory_bytes %" PRIu64 "\n",
               p->stats[i].memory_bytes);
 }
