@@ -215,9 +215,9 @@ static bool has_slot(const struct request *r)
     return r->slot != SLOT_NONE && r->slot != SLOT_NOT_LOOKED_FOR;
 }
 
-/* Whether r must not leave u: it needs the fence there, or would overtake what
- * its client has in front of it and leaves there (rule 7). */
-static bool stays(const struct upstream *u, const struct request *r)
+/* Whether r would overtake what its client has in front of it and leaves on u
+ * (rule 7). */
+static bool would_overtake(const struct upstream *u, const struct request *r)
 {
     LIST_FOR_EACH (node, &r->downstream->requests) {
         const struct request *q = CONTAINER_OF(node, struct request, arrival);
@@ -228,7 +228,7 @@ static bool stays(const struct upstream *u, const struct request *r)
             return true;
         }
     }
-    return awaits_fence(u, r);
+    return false;
 }
 
 /* Move what waits on u for another lane there, in its order. */
@@ -237,12 +237,13 @@ static void reroute_lane(struct engine *e, struct upstream *u)
     struct request *whole;
     while ((whole = whole_one(u)) != NULL) {
         struct downstream *d = whole->downstream;
-        downstream_recall(e, d); /* it can be taken apart now */
+        downstream_recall(e, d, NULL); /* it can be taken apart now */
         downstream_later(e, d);
         if (downstream_gone(d)) {
             break; /* without memory */
         }
     }
+    bool some_stay = !list_empty(&u->in_flight);
     for (struct list_node *node = u->waiting.next, *next; node != &u->waiting;
          node = next) {
         struct request *r = CONTAINER_OF(node, struct request, place);
@@ -252,7 +253,9 @@ static void reroute_lane(struct engine *e, struct upstream *u)
         }
         next = node->next;
         struct upstream *to = redis_lane(e, r->downstream, r);
-        if (to == NULL || to == u || stays(u, r)) {
+        if (to == NULL || to == u || awaits_fence(u, r) ||
+            (some_stay && would_overtake(u, r))) {
+            some_stay = true;
             continue;
         }
         upstream_unhold(e, u, r);

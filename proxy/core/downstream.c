@@ -596,12 +596,15 @@ void downstream_drop_new(struct engine *e, struct downstream *d)
     }
 }
 
-void downstream_recall(struct engine *e, struct downstream *d)
+void downstream_recall(struct engine *e,
+                       struct downstream *d,
+                       const struct request *behind)
 {
     struct request *first = NULL;
+    bool is_behind = behind == NULL;
     LIST_FOR_EACH (node, &d->requests) {
         struct request *r = CONTAINER_OF(node, struct request, arrival);
-        if (r->state == REQUEST_READY &&
+        if (is_behind && r->state == REQUEST_READY &&
             !(r->write_replay && r->upstream->fence_needed)) {
             if (!gather_explode_waiting(e, r)) {
                 return; /* d is closed */
@@ -615,6 +618,7 @@ void downstream_recall(struct engine *e, struct downstream *d)
         if (first == NULL && r->state == REQUEST_NEW) {
             first = r; /* perhaps one that waited for its turn before */
         }
+        is_behind = is_behind || r == behind;
     }
     if (first != NULL) {
         d->undispatched = first;

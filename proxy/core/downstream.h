@@ -155,9 +155,11 @@ void downstream_reply(struct engine *e,
 /* r, COMMITTED, has had the last byte of its reply. */
 void downstream_end_stream(struct engine *e, struct request *r);
 
-/* Take back what waits for a lane: something in front of it must be tried
- * again first. What needs a fence on its lane stays there. */
-void downstream_recall(struct engine *e, struct downstream *d);
+/* Take back what waits for a lane behind a request that must be tried again
+ * first (NULL: all of it). What needs a fence on its lane stays there. */
+void downstream_recall(struct engine *e,
+                       struct downstream *d,
+                       const struct request *behind);
 
 /* Whether anybody else's replies are due on u, a shared lane, behind those of
  * d. */

@@ -192,7 +192,7 @@ static void begin_settling(struct engine *e,
     d->n_settling++;
     redis_refused_begin(d, r);
     downstream_wake_at(e, d, r->deadline_us);
-    downstream_recall(e, d);
+    downstream_recall(e, d, r);
     downstream_later(e, d);
 }
 
