@@ -91,6 +91,8 @@ mutant 'allow_nodes ignored' allow_nodes.c \
     's/^    if (address->is_unix) {$/    if (true) { return NULL; } if (address->is_unix) {/'
 mutant 'values merged in the wrong order' redis_split.c \
     's/g->piece_of_key\[k\] = found->place;/g->piece_of_key[k] = 0;/'
+mutant 'what is in front of a refused one is taken back' redis_reply.c \
+    's/downstream_recall(e, d, r);/downstream_recall(e, d, NULL);/'
 mutant 'SCAN forgets that slots have moved and come back' redis_everywhere.c \
     's/g->layout = LAYOUT_HAS_CHANGED;/;/'
 mutant 'reads of replicas behind unanswered writes' redis_replica.c \
