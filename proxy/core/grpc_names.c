@@ -111,7 +111,7 @@ bool grpc_names_failed(const struct grpc_channel *ch)
 /* 1 s, then 1.6 times as long each time, at most 30 s. */
 static uint64_t failure_delay(uint32_t failures)
 {
-    const uint64_t max_us = 30 * 1000000;
+    const uint64_t max_us = UINT64_C(30) * 1000000;
     uint64_t us = 1000000;
     for (uint32_t i = 1; i < failures && us < max_us; i++) {
         us = us * 8 / 5;

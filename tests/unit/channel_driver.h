@@ -21,7 +21,20 @@ enum {
 };
 #define ALL_STREAMS UINT32_MAX
 #define SECOND      UINT64_C(1000000)
+#define MINUTE      (60 * SECOND)
 #define MS          UINT64_C(1000)
+
+/* Configurations: one of the upstreams and more keys of it behind LISTENER. */
+#define ONE "[upstream u]\ntype = grpc\nnodes = 127.0.0.1:1000\n"
+#define TWO \
+    "[upstream u]\ntype = grpc\nnodes = 127.0.0.1:1000, 127.0.0.1:1001\n"
+#define THREE                                             \
+    "[upstream u]\ntype = grpc\nnodes = 127.0.0.1:1000, " \
+    "127.0.0.1:1001, 127.0.0.1:1002\n"
+#define NAMED "[upstream u]\ntype = grpc\nnodes = backend.test:1000\n"
+#define LISTENER                                                \
+    "[listener l]\naddress = 127.0.0.1:7000\nprotocol = grpc\n" \
+    "upstream = u\n"
 
 /* Frame types of RFC 9113. */
 enum frame {
@@ -145,11 +158,18 @@ struct ticket *driver_upload(struct driver *d, size_t bytes);
 /* The same with a policy that retries UNAVAILABLE. */
 struct ticket *driver_safe_call(struct driver *d);
 void driver_cancel(struct driver *d, struct ticket *t);
+/* How many of the calls have an attempt that runs. */
+unsigned driver_running(struct ticket *const t[], unsigned n);
+
+/* The resolver answers with the addresses of these servers from now on. */
+void driver_resolve(struct driver *d, unsigned n, const unsigned *servers);
 
 /* The newest connection to a server that is open; fails if there is none. */
 struct wire *driver_wire(struct driver *d, unsigned server);
 unsigned driver_open_wires(const struct driver *d, unsigned server);
 
+/* Let the server read what it was sent, and answer. */
+void wire_serve(struct wire *w);
 /* What a server sends. */
 void wire_frame(struct wire *w,
                 enum frame type,
@@ -163,7 +183,8 @@ void wire_answer(struct wire *w); /* all open streams */
 void wire_reset(struct wire *w, int32_t stream, uint32_t code);
 /* It closes. */
 void wire_end(struct driver *d, struct wire *w, enum io_error why);
-bool wire_got(const struct wire *w, enum frame type);
+/* The place of the first frame of that type that came, from the at-th on. */
+unsigned wire_place(const struct wire *w, enum frame type, unsigned at);
 
 /* The next request of the connection has that stream id. */
 void driver_skip_ids(struct driver *d, const struct wire *w, int32_t id);
