@@ -36,10 +36,10 @@ SECTION_REFERENCE = re.compile(
 NUMBER_REFERENCE = re.compile(r"(?<![\w.%-])([IHS])(\d{1,2})(?![\w.])")
 # Rules of docs/grpc.md, and the files that mean them by such a tag. A6 and
 # above are gRFCs.
-TAG = re.compile(r"(?<![\w.%-])(FL|[A-FJ-NP-Z])(\d{1,2})(?![\w.%])")
+TAG = re.compile(r"(?<![\w.%-])(FL|[A-Z])(\d{1,2})(?![\w.%])")
 TAG_DEFINED = re.compile(r"\*\*(\w+)\*\*|^\| (\w+) \|", re.M)
-TAGGED_FILE = re.compile(r"^(parser|config|proxy)/.*\b(grpc|h2|newcomer|service_)"
-                         r"\w*\.\w+$")
+TAGGED_FILE = re.compile(r"^(parser|config|proxy|tests)/(.*[/_])?"
+                         r"(grpc|h2|newcomer|service_|channel_)\w*\.\w+$")
 
 BEGIN = "<!-- commands: check_docs.py --write makes this list -->"
 END = "<!-- end of commands -->"
