@@ -53,7 +53,8 @@ static struct grpc_call *call_new(struct engine *e,
 static void call_free(struct engine *e, struct grpc_call *call)
 {
     assert(call->state == GRPC_CALL_DONE && call->down == NULL);
-    assert(call->up == NULL && call->timer.place == TIMER_OFF);
+    assert(call->up == NULL);
+    timer_clear(&e->timers, &call->timer);
     grpc_client_forget(e, call->client, call);
     e->grpc.bytes -= call->reply.bytes;
     chain_clear(e->memory, &call->reply);
@@ -156,6 +157,24 @@ static void call_done(struct engine *e,
     count_done(e, call);
     grpc_trace_call_done(e, call);
     grpc_reply_finish(e, call);
+    if (call->reply.bytes > 0 && call->deadline_us != UINT64_MAX) {
+        grpc_call_wake_at(e, call, call->deadline_us);
+    }
+}
+
+/* The status was decided in time, but the client has not taken what comes
+ * before it (L4: in any state). The call has been counted. */
+static void reply_expired(struct engine *e,
+                          struct grpc_call *call,
+                          const char *text)
+{
+    if (call->down == NULL || call->local || call->reply.bytes == 0) {
+        return;
+    }
+    call->local = true;
+    call->status = GRPC_DEADLINE_EXCEEDED;
+    note(e, call, span_of(text));
+    grpc_reply_finish(e, call);
 }
 
 static void count_attempt(struct engine *e,
@@ -217,7 +236,11 @@ static void deadline_passed(struct engine *e, struct grpc_call *call)
                        grpc_status_name(call->status),
                        call->text == NULL ? "" : call->text);
     }
-    grpc_call_fail(e, call, GRPC_DEADLINE_EXCEEDED, text);
+    if (call->state == GRPC_CALL_DONE) {
+        reply_expired(e, call, text);
+    } else {
+        grpc_call_fail(e, call, GRPC_DEADLINE_EXCEEDED, text);
+    }
 }
 
 /* The client wants it no more (A1). */
