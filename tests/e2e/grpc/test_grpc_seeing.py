@@ -10,7 +10,7 @@ import pytest
 from peer import ENHANCE_YOUR_CALM
 from policies import policy
 from servers import HOST, free_port
-from upstream import echo as echo_script, silent, trailers_only
+from upstream import echo as echo_script, refuse, silent, trailers_only
 
 pytestmark = pytest.mark.needs_redial
 
@@ -130,16 +130,22 @@ def test_a_call_that_failed_after_retries_is_a_warning(make_up, front, until):
 
 
 def test_every_attempt_can_be_followed(make_up, front, until):
-    one = front(make_up([trailers_only(14), echo_script]), config=policy(3),
-                sets=["log.level=debug"])
+    up = make_up([refuse, trailers_only(14), echo_script])
+    one = front(up, config=policy(3), sets=["log.level=debug"])
     assert one.unary(body=b"x").status == 0
     until(lambda: "event=call_done" in one.redial.log(), "the last line")
     attempts = [line for line in one.redial.log().splitlines()
                 if "event=attempt_done" in line]
-    assert len(attempts) == 2
-    assert "status=UNAVAILABLE" in attempts[0] and "attempt=1" in attempts[0]
-    assert "verdict=again_after" in attempts[0] and "delay_us=" in attempts[0]
-    assert "status=OK" in attempts[1] and "attempt=2" in attempts[1]
+    wanted = (("class=F2", "h2_error=REFUSED_STREAM", "verdict=again_now",
+               "attempt=1"),
+              ("class=F4", "status=UNAVAILABLE", "verdict=again_after",
+               "delay_us=", "attempt=2", "refused=1"),
+              ("status=OK", "verdict=finish", "reason=ok", "attempt=3"))
+    assert len(attempts) == len(wanted)
+    for line, words in zip(attempts, wanted):
+        for word in (*words, f"address={up.target}", "method=/test.Svc/Unary"):
+            assert word in line.split(" ") or word.endswith("=") and \
+                word in line, (word, line)
     assert not events(one, "attempt_done")  # too many to be kept
 
 
