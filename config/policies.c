@@ -245,6 +245,8 @@ static bool add_method(struct grpc_config *g, struct service_method *m)
     return true;
 }
 
+/* By hash. Where a service has a slash in its name, two may have one path; that
+ * with the longer service comes first, as a path is split at its last slash. */
 static int compare_methods(const void *left, const void *right)
 {
     const struct grpc_method *a = left;
@@ -252,7 +254,8 @@ static int compare_methods(const void *left, const void *right)
     if (a->path_hash != b->path_hash) {
         return a->path_hash < b->path_hash ? -1 : 1;
     }
-    return strcmp(a->path, b->path);
+    int order = strcmp(a->path, b->path);
+    return order != 0 ? order : strcmp(b->service, a->service);
 }
 
 /* Returns false without memory. */

@@ -528,6 +528,8 @@ static void codes_are_names_or_numbers(void **state)
             }
         }
     }
+    take("upstream.retryable_status_codes", "unavailable\t,  10 ,14",
+         "ABORTED, UNAVAILABLE");
     refuse("upstream.retryable_status_codes", "14,,10",
            "the list has an empty item");
     refuse("upstream.retryable_status_codes", "14,",
@@ -644,6 +646,28 @@ static void one_key_may_mean_two_things(void **state)
                 "grpc; did you mean 'grpc'?\n"
                 "f:4: lb = x: allowed is pick_first, round_robin or "
                 "least_request\n");
+}
+
+/* Says another thing each time that it is asked. */
+static char *change(void *context, const char *name)
+{
+    unsigned *times = context;
+    (void)name;
+    return loaded_copy((*times)++ % 2 == 0 ? "redis://a" : "grpc://a:1");
+}
+
+static void a_url_that_changes_while_it_is_read_is_refused(void **state)
+{
+    (void)state;
+    unsigned times = 0;
+    struct config_source source =
+        loaded_source("[upstream default]\nurl = ${URL}\n");
+    source.get_env = change;
+    source.context = &times;
+    assert_null(load(&source));
+    assert_string_equal(told.text,
+                        "f:1: [upstream default]: its type or url has changed "
+                        "while it was read\n");
 }
 
 /* Places --- */
@@ -1126,6 +1150,7 @@ int main(void)
         cmocka_unit_test(keys_of_later_versions_are_told),
         cmocka_unit_test(keys_of_redis_and_grpc_do_not_mix),
         cmocka_unit_test(one_key_may_mean_two_things),
+        cmocka_unit_test(a_url_that_changes_while_it_is_read_is_refused),
         cmocka_unit_test(urls_name_all_servers),
         cmocka_unit_test(wrong_urls_are_told),
         cmocka_unit_test(targets_are_those_of_grpc),

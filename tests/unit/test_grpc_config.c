@@ -276,6 +276,47 @@ static void what_the_service_config_does_not_say_stays(void **state)
     config_free(c);
 }
 
+static void a_balancer_brings_its_own_choices(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *json;
+        uint32_t choices;
+    } cases[] = {
+        { "{\"loadBalancingConfig\":[{\"least_request\":{\"choiceCount\":4}}]}",
+          4 },
+        { "{\"loadBalancingConfig\":[{\"least_request\":{}}]}", 2 },
+        { "{}", 7 },
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct config *c =
+            must_load("lb = least_request\nlb_choices = 7\n", cases[i].json);
+        assert_int_equal(c->upstreams[0].grpc.lb, GRPC_LEAST_REQUEST);
+        assert_int_equal(c->upstreams[0].grpc.lb_choices, cases[i].choices);
+        config_free(c);
+    }
+}
+
+/* A service may have a slash in its name, and then two names have one path. It
+ * is split at its last slash. */
+static void of_two_names_with_one_path_the_longer_service_counts(void **state)
+{
+    (void)state;
+    static const char first[] = "{\"name\":[{\"service\":\"a/b\",\"method\":"
+                                "\"c\"}],\"timeout\":\"1s\"}";
+    static const char second[] = "{\"name\":[{\"service\":\"a\",\"method\":"
+                                 "\"b/c\"}],\"timeout\":\"2s\"}";
+    for (int turn = 0; turn < 2; turn++) {
+        char json[512];
+        (void)snprintf(json, sizeof(json), "{\"methodConfig\":[%s,%s]}",
+                       turn == 0 ? first : second, turn == 0 ? second : first);
+        struct config *c = must_load("", json);
+        assert_int_equal(c->upstreams[0].grpc.n_methods, 2);
+        assert_int_equal(find(c, "/a/b/c").policy->timeout_us, 1000000);
+        config_free(c);
+    }
+}
+
 static void the_user_can_always_switch_retries_off(void **state)
 {
     (void)state;
@@ -592,6 +633,8 @@ int main(void)
         cmocka_unit_test(the_most_specific_entry_is_used_whole),
         cmocka_unit_test(the_service_config_wins_over_keys_group_by_group),
         cmocka_unit_test(what_the_service_config_does_not_say_stays),
+        cmocka_unit_test(a_balancer_brings_its_own_choices),
+        cmocka_unit_test(of_two_names_with_one_path_the_longer_service_counts),
         cmocka_unit_test(the_user_can_always_switch_retries_off),
         cmocka_unit_test(attempts_of_a_service_config_are_capped),
         cmocka_unit_test(hedged_methods_have_no_retries),
