@@ -37,9 +37,11 @@ static bool size_is_right(const struct grpc_client *c,
 /* V1 to V3, V9. */
 static bool is_grpc(const struct h2_block *b, struct grpc_refusal *r)
 {
-    if (b->first[H2_AUTHORITY] == 0 &&
-        (b->first[H2_HOST] == 0 || b->twice[H2_HOST] > 0)) {
-        r->reset = true;
+    struct span path = h2_block_value(b, H2_PATH);
+    bool has_authority = b->first[H2_AUTHORITY] != 0 ||
+                         (b->first[H2_HOST] != 0 && b->twice[H2_HOST] == 0);
+    if (!has_authority || path.len == 0 || path.data[0] != '/') {
+        r->reset = true; /* V10: not even HTTP */
         return false;
     }
     if (!span_equal(h2_block_value(b, H2_METHOD), span_of("POST"))) {
@@ -50,7 +52,7 @@ static bool is_grpc(const struct h2_block *b, struct grpc_refusal *r)
         r->http = "415";
         return refuse(r, GRPC_INTERNAL, "unsupported content-type");
     }
-    if (!grpc_path_is_valid(h2_block_value(b, H2_PATH))) {
+    if (!grpc_path_is_valid(path)) {
         return refuse(r, GRPC_UNIMPLEMENTED, "malformed method path");
     }
     return true;

@@ -40,6 +40,7 @@ struct server {
     int admin_fd;
     struct admin *admin; /* owned */
     atomic_bool draining;
+    unsigned n_signals;                /* that ask for the end */
     uv_signal_t signals[SIGNAL_COUNT]; /* on the loop of worker 0 */
     struct own_path *paths;            /* owned, n_listeners + 1 */
     char *error;                       /* borrowed */
@@ -273,15 +274,23 @@ static void on_signal(uv_signal_t *handle, int signum)
                  "change the configuration");
         return;
     }
-    if (atomic_exchange(&s->draining, true)) {
-        log_text(s->log, LOG_WARN, "signal", "second signal: leaving at once");
+    s->n_signals++;
+    if (s->n_signals > 2) {
+        log_text(s->log, LOG_WARN, "signal", "third signal: leaving at once");
         remove_paths(s);
         _exit(128 + signum);
     }
-    log_text(s->log, LOG_INFO, "drain", "SIG%s: finishing what is in flight",
-             signum == SIGTERM ? "TERM" : "INT");
+    atomic_store(&s->draining, true);
+    log_text(s->log, LOG_INFO, "drain", "SIG%s: %s",
+             signum == SIGTERM ? "TERM" : "INT",
+             s->n_signals == 1 ? "finishing what is in flight"
+                               : "answering what is left, then leaving");
     for (size_t i = 0; i < s->n_workers; i++) {
-        worker_drain(s->workers[i]);
+        if (s->n_signals == 1) {
+            worker_drain(s->workers[i]);
+        } else {
+            worker_hurry(s->workers[i]);
+        }
     }
 }
 

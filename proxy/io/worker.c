@@ -20,6 +20,7 @@ enum {
     ANSWER_TIMEOUT_MS = 1000, /* worker_ask() */
     FAREWELL_MS = 500,        /* how long worker_free() waits for resolvers */
     SOCKETS_MIN = 64,
+    LAST_WORDS_MS = 1000, /* for clients to take them */
 };
 
 uint64_t worker_now(struct worker *w)
@@ -208,15 +209,27 @@ static void on_trace(void *context, const struct trace_record *record)
 
 /* ---- messages from other threads ---- */
 
+static void on_last_timer(uv_timer_t *timer)
+{
+    worker_stop(worker_of((uv_handle_t *)timer));
+}
+
+/* No more time to finish: what is open is answered truthfully, and the clients
+ * get a moment to take it. */
+static void end_drain(struct worker *w)
+{
+    w->hurried = true;
+    struct event e = { .type = EVENT_DRAIN }; /* the second */
+    worker_step(w, &e);
+    uv_timer_start(&w->drain_timer, on_last_timer, LAST_WORDS_MS, 0);
+}
+
 static void on_drain_timer(uv_timer_t *timer)
 {
     struct worker *w = worker_of((uv_handle_t *)timer);
     log_text(w->log, LOG_WARN, "drain",
              "drain_timeout has passed; closing what is left");
-    struct event e = { .type = EVENT_DRAIN }; /* the second: tell the truth */
-    worker_step(w, &e);
-    carry_out(w);
-    worker_stop(w);
+    end_drain(w);
 }
 
 static void begin_drain(struct worker *w)
@@ -257,10 +270,13 @@ static void on_async(uv_async_t *async)
     if (w->question != NULL) {
         answer(w);
     }
-    bool drain = w->drain_asked;
+    bool drain = w->drain_asked, hurry = w->hurry_asked;
     uv_mutex_unlock(&w->mutex);
     if (drain && !w->draining) {
         begin_drain(w);
+    }
+    if (hurry && !w->hurried) {
+        end_drain(w);
     }
 }
 
@@ -268,6 +284,15 @@ void worker_drain(struct worker *w)
 {
     uv_mutex_lock(&w->mutex);
     w->drain_asked = true;
+    uv_mutex_unlock(&w->mutex);
+    uv_async_send(&w->async);
+}
+
+void worker_hurry(struct worker *w)
+{
+    uv_mutex_lock(&w->mutex);
+    w->drain_asked = true;
+    w->hurry_asked = true;
     uv_mutex_unlock(&w->mutex);
     uv_async_send(&w->async);
 }

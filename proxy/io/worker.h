@@ -47,7 +47,7 @@ struct worker {
     uint64_t now_us;             /* of this loop iteration; 0: not asked yet */
     uint64_t timer_at_us;        /* what timer is set to; UINT64_MAX: off */
     bool has_work;               /* the engine may have actions */
-    bool draining;
+    bool draining, hurried;
     bool stopping;
 
     struct socket **sockets; /* owned, by conn_index(); NULL where none is */
@@ -60,7 +60,7 @@ struct worker {
 
     uv_mutex_t mutex; /* guards the messages below */
     uv_cond_t answered;
-    bool drain_asked;
+    bool drain_asked, hurry_asked;
     struct worker_snapshot *question; /* borrowed until answered or given up */
 };
 
@@ -80,6 +80,8 @@ bool worker_free(struct worker *w);
 
 /* From any thread: finish what is in flight, then leave worker_run(). */
 void worker_drain(struct worker *w);
+/* The same, after that: give what is in flight no more time. */
+void worker_hurry(struct worker *w);
 
 /* From any thread but the worker's, one at a time: wait at most a second for
  * its numbers. Returns false when the worker does not answer. */
