@@ -203,8 +203,8 @@ static void fill(nghttp2_nv *nva,
 
 static void hold(struct h2_stream *s, struct h2_block *block)
 {
-    h2_stream_release(s);
     if (block != NULL) {
+        assert(s->held_out == NULL); /* earlier headers have left */
         h2_block_ref(block);
         s->held_out = block;
     }
@@ -278,6 +278,7 @@ bool h2_trailers(struct h2 *h,
         return false;
     }
     hold(s, block);
+    s->local_end = true;
     return true;
 }
 

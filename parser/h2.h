@@ -268,7 +268,9 @@ bool h2_respond(struct h2 *h,
                 size_t n,
                 struct h2_block *block,
                 bool end);
-/* Trailers behind the content: only inside pull(). */
+/* Trailers. Inside pull(): behind the content. Elsewhere, with block NULL:
+ * instead of all content that has not left, whatever the peer's window; pull()
+ * is not asked any more. */
 bool h2_trailers(struct h2 *h,
                  struct h2_stream *s,
                  const struct h2_field *fields,

@@ -63,14 +63,16 @@ lib_ssize h2_read_content(nghttp2_session *session,
     unsigned flags = 0;
     (void)session;
     (void)id;
+    if (s->local_end) {
+        return NGHTTP2_ERR_DEFERRED; /* trailers took its place */
+    }
     if (s->turn_bytes >= TURN_BYTES && !s->in_turn) {
         return pass_turn(h, s);
     }
     const size_t n = h->handler->pull(h, s, max, &flags);
     assert(n <= max);
     s->local_end = flags != 0;
-    if (n == 0 && (flags & H2_PULL_END) == 0) {
-        /* No DATA frame, also not in front of trailers: those are queued. */
+    if (n == 0 && flags == 0) {
         s->is_deferred = true;
         return NGHTTP2_ERR_DEFERRED;
     }

@@ -28,7 +28,7 @@ struct talk {
     struct h2_block *block; /* the last that came; a reference */
     uint64_t headers_end;   /* F-b */
     bool reset_in_end_sent; /* Z4 */
-    bool trailers_late;     /* first said that there is nothing (N11) */
+    bool trailers_late;     /* not with the last bytes */
 };
 
 struct side {

@@ -180,7 +180,12 @@ static void two_streams_take_turns(void **state)
     struct talk *two = talk_request(&p.client, simple_request, false);
     one->length = two->length = MEBIBYTE;
     one->end = two->end = true;
-    side_send(&p.client, 0);
+    while (log_count(&p.client, "end_sent") < 2) {
+        assert_null(h2_send(p.client.h, 30000));
+        if (one->stream != NULL) {
+            h2_resume(p.client.h, one->stream); /* is no way to the front */
+        }
+    }
     struct raw_seen seen;
     size_t sent[4] = { 0, 0, 0, 0 };
     for (size_t at = 0; raw_next(p.client.out, p.client.out_len, &at, &seen);) {
@@ -340,6 +345,32 @@ static void a_client_may_reset_at_any_time(void **state)
     }
 }
 
+static void a_stream_may_be_reset_inside_its_header_block(void **state)
+{
+    (void)state;
+    struct pair p;
+    pair_open(&p);
+    struct talk *t = ask(&p);
+    side_send(&p.client, 0);
+    side_discard(&p.client);
+    static struct raw r;
+    static struct raw block;
+    r.len = block.len = 0;
+    raw_block(&block, ":status: 200\na: b\nc: d\n");
+    raw_frame(&r, RAW_HEADERS, 0, 1, block.bytes, 20);
+    side_receive(&p.client, r.bytes, r.len);
+    h2_reset(p.client.h, t->stream, H2_CANCEL);
+    side_send(&p.client, 0); /* it is closed now */
+    r.len = 0;
+    raw_frame(&r, RAW_CONTINUATION, RAW_END_HEADERS, 1, block.bytes + 20,
+              block.len - 20);
+    side_receive(&p.client, r.bytes, r.len);
+    assert_string_equal(p.client.log, "headers_sent 1\nend_sent 1\n"
+                                      "closed 1 CANCEL\n");
+    assert_null(p.client.error);
+    pair_close(&p);
+}
+
 static void a_server_may_reset_at_any_time(void **state)
 {
     (void)state;
@@ -431,6 +462,42 @@ static void long_answer(struct side *s, struct talk *t)
 {
     large_answer(s, t);
     t->length = 1000;
+}
+
+/* Z3: the content that has not left is dropped. */
+static void trailers_may_replace_the_content(void **state)
+{
+    (void)state;
+    struct h2_field status[1];
+    const size_t n = fields_of("grpc-status: 14\n", status, 1);
+    for (size_t how = 0; how < 8; how++) {
+        struct pair p;
+        struct h2_options client = pair_options(H2_CLIENT);
+        struct h2_options server = pair_options(H2_SERVER);
+        client.stream_window = 100;
+        pair_open_with(&p, &client, &server);
+        p.client.credits = false;
+        struct talk *t =
+            talk_request(&p.client, simple_request, (how & 1) != 0);
+        pair_run(&p);
+        struct talk *reply = talk_of(&p.server, 1);
+        reply->length =
+            (how & 2) != 0 ? 10 : 1000; /* all of it leaves, or not */
+        assert_true(talk_respond(&p.server, reply, ok_headers, false));
+        if ((how & 4) != 0) { /* headers and content before the trailers */
+            pair_run(&p);
+        }
+        reply->reset_in_end_sent = true;
+        assert_true(h2_trailers(p.server.h, reply->stream, status, n, NULL));
+        h2_resume(p.server.h, reply->stream);
+        pair_run(&p);
+        const uint64_t left = (how & 2) != 0 ? 10 : 100;
+        assert_int_equal(t->received, (how & 4) != 0 ? left : 0);
+        assert_true(log_has(&p.client, "trailers 1: grpc-status=14 end"));
+        assert_true(log_has(&p.client, "closed 1 NO_ERROR"));
+        assert_true(log_has(&p.server, "closed 1 NO_ERROR"));
+        pair_close(&p);
+    }
 }
 
 static void trailers_wait_for_content_and_window(void **state)
@@ -939,10 +1006,12 @@ int main(void)
         cmocka_unit_test(headers_sent_is_told_when_written_in_parts),
         cmocka_unit_test(a_request_that_is_cancelled_in_the_queue_never_leaves),
         cmocka_unit_test(a_client_may_reset_at_any_time),
+        cmocka_unit_test(a_stream_may_be_reset_inside_its_header_block),
         cmocka_unit_test(a_server_may_reset_at_any_time),
         cmocka_unit_test(no_error_follows_the_last_frame),
         cmocka_unit_test(trailers_only_is_one_block),
         cmocka_unit_test(trailers_need_no_empty_frame_before_them),
+        cmocka_unit_test(trailers_may_replace_the_content),
         cmocka_unit_test(trailers_wait_for_content_and_window),
         cmocka_unit_test(content_may_end_without_trailers_and_without_content),
         cmocka_unit_test(requests_behind_a_goaway_are_told),
