@@ -380,6 +380,7 @@ struct grpc_link {
                            not */
     uint8_t disconnect; /* 1 + enum grpc_disconnect, the first that was seen; 0:
                            none */
+    bool spoke;         /* a byte has come from it */
     bool suspect;       /* a probe went unanswered: no new calls */
     bool retiring;      /* is drained as soon as another one is READY (U10) */
 };

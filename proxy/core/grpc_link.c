@@ -355,6 +355,28 @@ static void on_resolved(struct engine *e,
     }
 }
 
+/* The first bytes of an endpoint: NULL, or what they are instead of HTTP/2. */
+static const char *foreign_tongue(struct span first)
+{
+    enum {
+        TLS_ALERT = 0x15,
+        TLS_HANDSHAKE = 0x16,
+        TYPE_AT = 3,
+        SETTINGS = 4
+    };
+    const uint8_t *p = first.data;
+    if (first.len <= TYPE_AT || p[TYPE_AT] == SETTINGS) {
+        return NULL;
+    }
+    if (memcmp(p, "HTTP", 4) == 0) {
+        return "the endpoint speaks HTTP/1, not HTTP/2";
+    }
+    if ((p[0] == TLS_ALERT || p[0] == TLS_HANDSHAKE) && p[1] == 3) {
+        return "the endpoint speaks TLS";
+    }
+    return "the endpoint does not speak HTTP/2";
+}
+
 static void on_bytes(struct engine *e, struct conn *c, struct slice s)
 {
     struct grpc_link *l = link_of(c);
@@ -364,6 +386,11 @@ static void on_bytes(struct engine *e, struct conn *c, struct slice s)
     }
     l->read_us = e->now_us;
     grpc_link_heard(e, l);
+    if (!l->spoke) {
+        l->spoke = true;
+        l->doom = foreign_tongue(
+            (struct span){ .data = slice_data(&s), .len = s.len });
+    }
     const char *error = grpc_receive(e, l->h2, s);
     if (error != NULL && l->doom == NULL) {
         l->doom = error;
@@ -391,6 +418,12 @@ static void on_written(struct engine *e, struct conn *c, uint64_t count)
     }
 }
 
+static const char *end_text(const struct grpc_link *l)
+{
+    return l->state == GRPC_LINK_CONNECTING ? "closed before SETTINGS"
+                                            : "closed";
+}
+
 static void on_ended(struct engine *e, struct conn *c)
 {
     struct grpc_link *l = link_of(c);
@@ -398,7 +431,7 @@ static void on_ended(struct engine *e, struct conn *c)
         dispose(e, l, true);
         return;
     }
-    grpc_link_lost(e, l, GRPC_DISCONNECT_UNKNOWN, "closed", true);
+    grpc_link_lost(e, l, GRPC_DISCONNECT_UNKNOWN, end_text(l), true);
 }
 
 static void on_closed(struct engine *e, struct conn *c, int error)
@@ -410,7 +443,7 @@ static void on_closed(struct engine *e, struct conn *c, int error)
     }
     enum io_error what = error > 0 ? (enum io_error)(error - 1) : IO_END;
     if (what == IO_END) {
-        grpc_link_lost(e, l, GRPC_DISCONNECT_UNKNOWN, "closed", false);
+        grpc_link_lost(e, l, GRPC_DISCONNECT_UNKNOWN, end_text(l), false);
     } else if (what == IO_RESET) {
         grpc_link_lost(e, l, GRPC_DISCONNECT_RESET, "reset", false);
     } else if (what == IO_TIMED_OUT) {
@@ -431,6 +464,12 @@ static void on_handed(struct conn *c, size_t n)
     link_of(c)->output.handed += n;
 }
 
+/* It has done what it was there for. */
+static bool is_drained(const struct grpc_link *l)
+{
+    return l->state == GRPC_LINK_DRAINING && l->n_streams == 0;
+}
+
 static void flush(struct engine *e, struct conn *c)
 {
     struct grpc_link *l = link_of(c);
@@ -440,7 +479,7 @@ static void flush(struct engine *e, struct conn *c)
     const char *error = grpc_output_make(e, c, &l->output, l->h2);
     if (error != NULL) {
         grpc_link_doom(e, l, error);
-    } else if (h2_is_over(l->h2)) {
+    } else if (h2_is_over(l->h2) && !is_drained(l)) {
         grpc_link_doom(e, l, "invalid frames");
     }
     if (grpc_output_waiting(&l->output, c) > 0) {

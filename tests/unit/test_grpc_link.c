@@ -469,6 +469,52 @@ static void an_unused_connection_is_closed(void **state) /* [conn-19], U8 */
     }
 }
 
+static void what_is_not_http2_is_a_failure(void **state) /* U5 */
+{
+    (void)state;
+    static const struct {
+        const char *bytes, *text;
+    } replies[] = {
+        { "HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n",
+          "127.0.0.1:1000: the endpoint speaks HTTP/1, not HTTP/2" },
+        { "\x15\x03\x03\x01\x02\x02\x46", /* much as an alert */
+          "127.0.0.1:1000: the endpoint speaks TLS" },
+        { "+PONG\r\n+PONG\r\n",
+          "127.0.0.1:1000: the endpoint does not speak HTTP/2" },
+    };
+    for (unsigned i = 0; i < sizeof(replies) / sizeof(replies[0]); i++) {
+        struct driver *d = driver_new(LISTENER ONE);
+        d->servers[0].mute = true;
+        driver_start(d);
+        struct ticket *t = driver_call(d);
+        bytes_add_text(&driver_wire(d, 0)->out, replies[i].bytes);
+        driver_run(d);
+        assert_int_equal(d->n_ready, 0);
+        assert_true(d->channel.stats.connections_failed > 0);
+        assert_string_equal(d->channel.last_error, replies[i].text);
+        assert_int_equal(t->starts, 0);
+        driver_free(d);
+    }
+}
+
+static void a_broken_connection_is_not_kept_for_the_next_call(void **state)
+{
+    (void)state;
+    struct driver *d = driver_new(LISTENER ONE);
+    driver_start(d);
+    assert_true(driver_call(d)->done);
+    driver_pass(d, SECOND);
+    struct wire *w = driver_wire(d, 0);
+    wire_frame(w, FRAME_DATA, 0, 0, "x", 1); /* of no stream */
+    driver_pass(d, 10 * MS);
+    assert_false(w->open);
+    assert_int_equal(w->goaway_code, H2_PROTOCOL_ERROR);
+    struct ticket *t = driver_call(d);
+    assert_true(t->done);
+    assert_int_equal(t->starts, 1);
+    driver_free(d);
+}
+
 static void a_push_promise_ends_the_connection(void **state) /* [flow-16] */
 {
     (void)state;
@@ -721,6 +767,8 @@ int main(void)
         cmocka_unit_test(a_goaway_of_a_quiet_connection_is_replaced_too),
         cmocka_unit_test(settings_must_be_acknowledged),
         cmocka_unit_test(an_unused_connection_is_closed),
+        cmocka_unit_test(what_is_not_http2_is_a_failure),
+        cmocka_unit_test(a_broken_connection_is_not_kept_for_the_next_call),
         cmocka_unit_test(a_push_promise_ends_the_connection),
         cmocka_unit_test(what_has_not_left_does_not_leave_with_the_last_words),
         cmocka_unit_test(a_flood_of_frames_ends_the_connection),
