@@ -302,24 +302,28 @@ void h2_reset(struct h2 *h, struct h2_stream *s, enum h2_code code)
 
 /* The library is told of a sixteenth of a window at a time; it tells the peer
  * when half of one is used up. */
-void h2_credit_stream(struct h2 *h, struct h2_stream *s, size_t n)
+bool h2_credit_stream(struct h2 *h, struct h2_stream *s, size_t n)
 {
     s->credit += n;
-    if (s->credit >= h->stream_credit_step && !s->remote_end && !s->is_reset) {
-        const size_t credit = s->credit;
-        s->credit = 0;
-        h2_lib_ok(h, nghttp2_session_consume_stream(h->session, s->id, credit));
+    if (s->credit < h->stream_credit_step || s->remote_end || s->is_reset) {
+        return false;
     }
+    const size_t credit = s->credit;
+    s->credit = 0;
+    h2_lib_ok(h, nghttp2_session_consume_stream(h->session, s->id, credit));
+    return true;
 }
 
-void h2_credit_connection(struct h2 *h, size_t n)
+bool h2_credit_connection(struct h2 *h, size_t n)
 {
     h->credit += n;
-    if (h->credit >= h->credit_step) {
-        const size_t credit = h->credit;
-        h->credit = 0;
-        h2_lib_ok(h, nghttp2_session_consume_connection(h->session, credit));
+    if (h->credit < h->credit_step) {
+        return false;
     }
+    const size_t credit = h->credit;
+    h->credit = 0;
+    h2_lib_ok(h, nghttp2_session_consume_connection(h->session, credit));
+    return true;
 }
 
 void h2_ping(struct h2 *h, uint64_t opaque)

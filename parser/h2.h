@@ -196,6 +196,9 @@ struct h2_handler {
      * arrived, or an empty DATA frame without END_STREAM: floods. s may be
      * NULL. */
     void (*control)(struct h2 *h, bool empty_data);
+    /* Server: a request that broke the rules of HTTP was reset before it was
+     * shown. NULL: nobody asks. */
+    void (*rejected)(struct h2 *h);
 };
 
 /* Where memory comes from. alloc returns NULL when there is none; free accepts
@@ -281,9 +284,10 @@ void h2_resume(struct h2 *h, struct h2_stream *s);
 /* RST_STREAM. Discards what of the stream is queued (N12). */
 void h2_reset(struct h2 *h, struct h2_stream *s, enum h2_code code);
 
-/* The receiver's credit (FL1). */
-void h2_credit_stream(struct h2 *h, struct h2_stream *s, size_t n);
-void h2_credit_connection(struct h2 *h, size_t n);
+/* The receiver's credit (FL1). Returns whether there may be something to send
+ * now; small credit is gathered. */
+bool h2_credit_stream(struct h2 *h, struct h2_stream *s, size_t n);
+bool h2_credit_connection(struct h2 *h, size_t n);
 
 void h2_ping(struct h2 *h, uint64_t opaque);
 /* GOAWAY 2^31-1: more is still accepted for a moment. */

@@ -7,6 +7,9 @@ static void reset_invalid(struct h2 *h, struct h2_stream *s)
     h2_reset(h, s, H2_PROTOCOL_ERROR);
     if (!s->is_shown) {
         h->handler->control(h, false);
+        if (h->handler->rejected != NULL) {
+            h->handler->rejected(h);
+        }
     }
 }
 

@@ -386,6 +386,11 @@ static void on_control(struct h2 *h, bool empty_data)
     side_of(h)->empty_data += empty_data;
 }
 
+static void on_rejected(struct h2 *h)
+{
+    side_of(h)->rejected++;
+}
+
 static const struct h2_handler handler = {
     .headers = on_headers,
     .data = on_data,
@@ -404,6 +409,7 @@ static const struct h2_handler handler = {
     .pong = on_pong,
     .goaway = on_goaway,
     .control = on_control,
+    .rejected = on_rejected,
 };
 
 /* ---- the sides ---- */

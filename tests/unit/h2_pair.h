@@ -47,7 +47,7 @@ struct side {
     bool quiet;          /* no log */
     size_t writes_left;  /* before write() fails; SIZE_MAX: never */
     size_t left;         /* pieces of memory, when it was closed */
-    size_t controls, empty_data;
+    size_t controls, empty_data, rejected;
     size_t pass_calls, copy_calls;
     /* What a server does with each request; NULL: nothing. */
     void (*on_request)(struct side *, struct talk *);

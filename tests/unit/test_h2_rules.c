@@ -155,6 +155,7 @@ static void requests_are_checked(void **state)
         assert_int_equal(log_count(&s, "request 1"), ok);
         assert_int_equal(log_count(&s, "closed 1"), 0);
         assert_int_equal(s.controls, ok ? 0 : 1);
+        assert_int_equal(s.rejected, ok ? 0 : 1);
         assert_int_equal(log_count(&s, "request 3"), 1);
         assert_null(s.error);
         side_close(&s);
