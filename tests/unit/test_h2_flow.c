@@ -406,6 +406,36 @@ static void trailers_wait_for_the_last_byte(void **state)
     side_close(&s);
 }
 
+/* Z3: content is given up, and its end needs no window. */
+static void trailers_may_leave_instead_of_content(void **state)
+{
+    (void)state;
+    const struct h2_field status = { .name = span_of("grpc-status"),
+                                     .value = span_of("4") };
+    for (int half_closed = 0; half_closed < 2; half_closed++) {
+        struct side s;
+        open_server(&s, NULL);
+        s.on_request = answer_long;
+        raw_setting(&raw, 4, 10);
+        raw_headers(&raw, 1, POST, half_closed == 1);
+        give(&s);
+        assert_int_equal(content_sent(&s, 1), 10);
+        struct talk *t = talk_of(&s, 1);
+        assert_true(h2_trailers(s.h, t->stream, &status, 1, NULL));
+        h2_resume(s.h, t->stream);
+        raw_u32(&raw, RAW_WINDOW_UPDATE, 0, 1, 5);
+        give(&s);
+        assert_int_equal(content_sent(&s, 1), 10);
+        assert_int_equal(raw_count(s.out, s.out_len, RAW_HEADERS, 1), 2);
+        raw_u32(&raw, RAW_WINDOW_UPDATE, 0, 1, 500);
+        give(&s);
+        assert_int_equal(content_sent(&s, 1), 10);
+        assert_int_equal(raw_count(s.out, s.out_len, RAW_HEADERS, 1), 2);
+        assert_null(s.error);
+        side_close(&s);
+    }
+}
+
 static void a_window_that_overflows_resets(void **state)
 {
     (void)state;
@@ -436,6 +466,7 @@ int main(void)
         cmocka_unit_test(more_than_the_window_is_an_error),
         cmocka_unit_test(the_peer_may_change_the_window_in_the_middle),
         cmocka_unit_test(trailers_wait_for_the_last_byte),
+        cmocka_unit_test(trailers_may_leave_instead_of_content),
         cmocka_unit_test(a_window_that_overflows_resets),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
