@@ -173,6 +173,7 @@ static void reply_expired(struct engine *e,
     }
     call->local = true;
     call->status = GRPC_DEADLINE_EXCEEDED;
+    call->stop = call->stop || should_stop_client(call);
     note(e, call, span_of(text));
     grpc_reply_finish(e, call);
 }

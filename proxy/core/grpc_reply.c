@@ -106,37 +106,6 @@ static bool send_only(struct engine *e, struct grpc_call *call)
                       call->local ? NULL : call->trailers, true);
 }
 
-void grpc_reply_finish(struct engine *e, struct grpc_call *call)
-{
-    assert(call->state == GRPC_CALL_DONE);
-    if (call->down == NULL) {
-        return;
-    }
-    if (call->local) {
-        drop_content(e, call); /* Z3 */
-    }
-    if (!call->forwarded && !call->local && call->head != NULL &&
-        !grpc_reply_headers(e, call)) {
-        call->local = true;
-        call->status = GRPC_RESOURCE_EXHAUSTED;
-        memory_give(e->memory, call->text);
-        call->text = NULL;
-    }
-    if (call->forwarded) {
-        grpc_reply_more(e, call); /* the trailers follow the content */
-    } else if (!send_only(e, call)) {
-        call->channel->stats.limit_memory++;
-        h2_reset(call->client->h2, call->down, H2_INTERNAL_ERROR);
-    }
-}
-
-/* ---- asked by the session ---------------------------------------------------- */
-
-static struct engine *engine_of(const struct grpc_call *call)
-{
-    return call->channel->engine;
-}
-
 static bool send_trailers(struct grpc_call *call)
 {
     struct grpc_fields f;
@@ -156,6 +125,44 @@ static bool send_trailers(struct grpc_call *call)
     }
     return h2_trailers(call->client->h2, call->down, f.list, f.n,
                        call->local ? NULL : call->trailers);
+}
+
+void grpc_reply_finish(struct engine *e, struct grpc_call *call)
+{
+    assert(call->state == GRPC_CALL_DONE);
+    if (call->down == NULL) {
+        return;
+    }
+    if (call->local) {
+        drop_content(e, call); /* Z3 */
+    }
+    if (!call->forwarded && !call->local && call->head != NULL &&
+        !grpc_reply_headers(e, call)) {
+        call->local = true;
+        call->status = GRPC_RESOURCE_EXHAUSTED;
+        memory_give(e->memory, call->text);
+        call->text = NULL;
+    }
+    bool done = true;
+    if (call->forwarded && !call->local) {
+        grpc_reply_more(e, call); /* the trailers follow the content */
+    } else if (call->forwarded) {
+        done = send_trailers(call); /* instead of it */
+        grpc_touch(e, &call->client->conn);
+    } else {
+        done = send_only(e, call);
+    }
+    if (!done) {
+        call->channel->stats.limit_memory++;
+        h2_reset(call->client->h2, call->down, H2_INTERNAL_ERROR);
+    }
+}
+
+/* ---- asked by the session ---------------------------------------------------- */
+
+static struct engine *engine_of(const struct grpc_call *call)
+{
+    return call->channel->engine;
 }
 
 size_t grpc_reply_pull(struct h2 *h,
