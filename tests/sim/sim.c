@@ -10,6 +10,7 @@ enum {
     REQUESTS_DEFAULT = 1000,
     FAILURES_SHOWN = 5,
     CLUSTER_EVERY = 3,     /* every third seed is a cluster */
+    GRPC_EVERY = 4,        /* every fourth one is gRPC, whatever else it is */
     GRPC_ENOUGH = 300,     /* to demand that every outcome happened */
     UNASKED_RARE = 20,     /* one of so many ASK */
     CLUSTERS_ENOUGH = 300, /* to demand that everything happened */
@@ -328,7 +329,7 @@ static bool seed_run(const struct arguments *a,
                      struct run_result *r)
 {
     bool mixed = a->kind == MIXED;
-    bool grpc = a->kind == GRPCS;
+    bool grpc = a->kind == GRPCS || (mixed && seed % GRPC_EVERY == 0);
     struct run_options options = {
         .seed = seed,
         .requests = a->requests,
