@@ -25,6 +25,8 @@ struct talk {
     size_t uncredited;
     bool end, trailers; /* how the content ends */
     bool responded, remote_end, local_end, headers_out;
+    bool ended; /* END_STREAM or trailers have been submitted */
+    bool cut;   /* trailers have taken the place of its content */
 };
 
 struct party {
@@ -242,6 +244,7 @@ static size_t on_pull(struct h2 *h,
 {
     struct talk *t = talk_of(h, s);
     REQUIRE(max > 0 && t->promised == 0 && !t->local_end && t->headers_out);
+    REQUIRE(!t->cut);
     const size_t n = t->left < max ? t->left : max;
     if (n == t->left && t->end) {
         if (!t->trailers) {
@@ -249,6 +252,7 @@ static size_t on_pull(struct h2 *h,
         } else if (h2_trailers(h, s, &status_field, 1, t->block)) {
             *flags = H2_PULL_TRAILERS;
         }
+        t->ended = *flags != 0;
     }
     t->left -= n;
     t->promised = n;
@@ -453,8 +457,19 @@ static void respond(struct party *p, struct input *in)
     t->end = (how & 1) != 0;
     t->trailers = (how & 2) != 0;
     t->responded = true;
+    t->ended = (how & 4) != 0;
     if (!h2_respond(p->h, t->stream, &status, 1, t->block, (how & 4) != 0)) {
         h2_reset(p->h, t->stream, H2_INTERNAL_ERROR);
+    }
+}
+
+/* Trailers instead of what has not left (Z3). */
+static void cut(struct party *p, struct input *in)
+{
+    struct talk *t = choose(p, in);
+    if (p->role == H2_SERVER && t != NULL && t->responded && !t->ended &&
+        !t->cut && !p->lost) {
+        t->cut = h2_trailers(p->h, t->stream, &status_field, 1, NULL);
     }
 }
 
@@ -521,6 +536,7 @@ static void move(struct input *in)
         break;
     case 7: credit(p, in); break;
     case 8: connection_thing(p, in); break;
+    case 9: cut(p, in); break;
     default: produce(p, in); break;
     }
 }
