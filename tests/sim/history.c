@@ -637,6 +637,11 @@ void history_answered(struct world *w,
         check_redirect_shown(w, r, reply);
     }
     if (r->n_parts > 0) {
+        if (starts(reply, "-NOTAPPLIED") && all_keys_behind(w, r)) {
+            for (uint32_t i = 0; i <= r->n_parts; i++) {
+                history_at(w->history, request + i)->passed_by = true;
+            }
+        }
         split_answered(w, request, reply, session);
     } else if (starts(reply, "-NOTAPPLIED") ||
                starts(reply, "-UNKNOWNOUTCOME")) {

@@ -152,8 +152,10 @@ static bool limits_may_refuse(const struct world *w)
 static bool redirect_may_end(const struct world *w,
                              const struct request_record *r)
 {
-    return w->cluster != NULL && r->answer == ANSWER_NOT_APPLIED &&
-           (r->size > w->upstream->replay_bytes_max || r->passed_by);
+    const struct request_record *told =
+        r->whole == 0 ? r : history_at(w->history, r->whole - 1);
+    return w->cluster != NULL && told->answer == ANSWER_NOT_APPLIED &&
+           (r->size > w->upstream->replay_bytes_max || told->passed_by);
 }
 
 /* New requests succeed. */
