@@ -22,9 +22,8 @@ void grpc_credit(struct engine *e,
         e->grpc.withheld += n;
         return;
     }
-    h2_credit_connection(h2, n);
-    if (h2_wants_send(h2)) {
-        grpc_touch(e, conn);
+    if (h2_credit_connection(h2, n)) {
+        grpc_touch(e, conn); /* else it is not worth a frame yet */
     }
 }
 
@@ -42,7 +41,7 @@ static void give_back(struct engine *e,
     if (*withheld == 0) {
         return;
     }
-    h2_credit_connection(h2, (size_t)*withheld);
+    (void)h2_credit_connection(h2, (size_t)*withheld);
     grpc_credit_fini(e, withheld);
     grpc_touch(e, c);
 }

@@ -10,7 +10,7 @@ static struct grpc_link *best_link(const struct grpc_endpoint *p, bool *full)
     *full = true;
     LIST_FOR_EACH (node, &p->links) {
         struct grpc_link *l = CONTAINER_OF(node, struct grpc_link, node);
-        if (l->state != GRPC_LINK_READY || l->suspect ||
+        if (l->state != GRPC_LINK_READY || l->suspect || l->doom != NULL ||
             grpc_link_room(l) == 0) {
             continue;
         }
