@@ -50,8 +50,13 @@ def run(name, options):
         print(f"{'scenario':28}{name} "
               f"{'directly' if options.direct else 'through redial'}: "
               f"{plays.SCENARIOS[name][0]}")
+        if not options.direct:
+            sets = plays.SCENARIOS[name][2] + options.set
+            print(f"{'settings':28}" + " ".join(
+                word.split(".", 1)[1] for word in sets))
         for label, shown in result.rows:
             print(f"{label:28}{shown}")
+        result.bad += result.late
         for line in result.bad:
             print(f"  ! {line}")
         print(f"{'verdict':28}{'FAILED' if result.bad else 'passed'}\n")

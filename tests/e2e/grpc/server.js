@@ -36,14 +36,18 @@ function begin(method, call) {
   const echo = options.echo;
   if (echo === 'initial' || echo === 'both') call.sendMetadata(back);
   else if (options.first) call.sendMetadata(new grpc.Metadata());
-  call.on('cancelled', () => write(id, method, 'cancelled'));
+  let ended = false;
+  call.on('cancelled', () => { if (!ended) write(id, method, 'cancelled'); });
   return { ...options,
     payload: (data) => options.size === undefined ? data
       : Buffer.alloc(options.size),
     trailers: echo === 'trailing' || echo === 'both' ? back : undefined,
     error: () => options.status
       ? { code: options.status, details: options.message || '' } : null,
-    end: () => { if (!call.cancelled) write(id, method, 'end'); },
+    end: () => {
+      ended = true;
+      if (!call.cancelled) write(id, method, 'end');
+    },
   };
 }
 
@@ -84,11 +88,16 @@ async function serverStream(call) {
   finish(call, options);
 }
 
+// Not with `for await`: that destroys the stream, both ways, at its end.
 async function bidi(call) {
   const options = begin('Bidi', call);
   await sleep(options.sleep);
-  for await (const part of call) await send(call, options.payload(part));
-  finish(call, options);
+  call.on('data', async (part) => {
+    call.pause();
+    await send(call, options.payload(part));
+    call.resume();
+  });
+  call.on('end', () => finish(call, options));
 }
 
 const same = (data) => data;
