@@ -307,8 +307,9 @@ static uint64_t drive_pass(struct engine *e, struct grpc_channel *ch)
         if (grpc_endpoint_may_connect(e, p)) {
             grpc_endpoint_connect(e, p);
         }
-        if (p->n_connecting == 0 && p->retry_us < next_us) {
-            next_us = p->retry_us;
+        uint64_t due_us = grpc_endpoint_due_us(p);
+        if (p->n_connecting == 0 && due_us < next_us) {
+            next_us = due_us;
         }
     }
     return next_us;
@@ -325,8 +326,9 @@ static uint64_t drive_endpoints(struct engine *e, struct grpc_channel *ch)
         if (grpc_endpoint_may_connect(e, p)) {
             grpc_endpoint_connect(e, p);
         }
-        if (p->n_connecting == 0 && p->retry_us < next_us) {
-            next_us = p->retry_us;
+        uint64_t due_us = grpc_endpoint_due_us(p);
+        if (p->n_connecting == 0 && due_us < next_us) {
+            next_us = due_us;
         }
     }
     return next_us;

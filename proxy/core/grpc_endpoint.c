@@ -8,6 +8,10 @@
 #include "proxy/core/grpc_trace.h"
 #include "proxy/core/state.h"
 
+enum {
+    REFUSED_US = 100 * 1000, /* a connection that fails sooner was refused */
+};
+
 void grpc_endpoint_count(struct grpc_endpoint *p)
 {
     p->n_usable = 0;
@@ -52,38 +56,53 @@ bool grpc_endpoint_wants_link(const struct grpc_endpoint *p)
     return config->lb != GRPC_PICK_FIRST && !p->resting;
 }
 
+uint64_t grpc_endpoint_due_us(const struct grpc_endpoint *p)
+{
+    bool soon = p->channel->n_waiting > 0 && p->soon_us < p->retry_us;
+    return soon ? p->soon_us : p->retry_us;
+}
+
 bool grpc_endpoint_may_connect(const struct engine *e,
                                const struct grpc_endpoint *p)
 {
     bool one_more = p->n_usable > 0 && p->failures == 0; /* U9, U10 */
-    return p->n_connecting == 0 && (one_more || e->now_us >= p->retry_us);
+    return p->n_connecting == 0 &&
+           (one_more || e->now_us >= grpc_endpoint_due_us(p));
 }
 
 void grpc_endpoint_connect(struct engine *e, struct grpc_endpoint *p)
 {
     p->crowded = false;
     if (!grpc_link_open(e, p)) {
-        grpc_endpoint_failed(e, p, e->now_us, "out of memory");
+        grpc_endpoint_failed(e, p, e->now_us, false, "out of memory");
     }
 }
 
 /* The next attempt follows the one begun at started_us by the delay for that
  * many failures, or comes at once if that is past (U7). */
-static void pace(struct engine *e, struct grpc_endpoint *p, uint64_t started_us)
+static void pace(struct engine *e,
+                 struct grpc_endpoint *p,
+                 uint64_t started_us,
+                 bool refused)
 {
+    const struct grpc_config *config = &p->channel->config->grpc;
     uint32_t i = p->failures == 0 ? 1 : p->failures;
-    p->retry_us = started_us +
-                  grpc_reconnect_delay(&p->channel->config->grpc, i, &e->rng);
+    p->retry_us = started_us + grpc_reconnect_delay(config, i, &e->rng);
+    bool soon = refused && e->now_us - started_us < REFUSED_US &&
+                config->reconnect_profile == GRPC_RECONNECT_FAST;
+    p->soon_us = soon ? started_us + grpc_reconnect_delay(config, 1, &e->rng)
+                      : UINT64_MAX;
 }
 
 void grpc_endpoint_failed(struct engine *e,
                           struct grpc_endpoint *p,
                           uint64_t started_us,
+                          bool refused,
                           const char *why)
 {
     struct grpc_channel *ch = p->channel;
     p->failures++;
-    pace(e, p, started_us);
+    pace(e, p, started_us, refused);
     ch->stats.connections_failed++;
     ch->pass_us = e->now_us; /* pick_first tries the next one */
     grpc_endpoint_note(p, why);
@@ -102,7 +121,7 @@ void grpc_endpoint_reached(struct engine *e,
 {
     p->failures = 0;
     p->crowded = false;
-    pace(e, p, started_us);
+    pace(e, p, started_us, false);
     grpc_endpoint_rest(p, false);
 }
 

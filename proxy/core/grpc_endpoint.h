@@ -52,6 +52,7 @@ struct grpc_endpoint {
     uint32_t n_connecting;         /* of links: CONNECTING */
     uint32_t n_streams;            /* of all links */
     uint32_t failures;             /* of connecting, since one was READY */
+    uint64_t soon_us;              /* the same while calls wait */
     uint64_t retry_us;             /* no attempt before (U7) */
     char last_error[64];           /* words; empty: none yet */
     bool leaving;                  /* no name gives it any more */
@@ -90,10 +91,12 @@ void grpc_endpoint_note(struct grpc_endpoint *p, const char *why);
 void grpc_endpoint_rest(struct grpc_endpoint *p, bool resting);
 /* Open a link. */
 void grpc_endpoint_connect(struct engine *e, struct grpc_endpoint *p);
-/* An attempt to open one, begun at started_us, has failed (U7). */
+/* An attempt to open one, begun at started_us, has failed (U7).
+ * refused: there was no connection at all. */
 void grpc_endpoint_failed(struct engine *e,
                           struct grpc_endpoint *p,
                           uint64_t started_us,
+                          bool refused,
                           const char *why);
 void grpc_endpoint_reached(struct engine *e,
                            struct grpc_endpoint *p,
@@ -101,6 +104,10 @@ void grpc_endpoint_reached(struct engine *e,
 /* Whether one more link is wanted now or when the backoff ends (at retry_us),
  * apart from what pick_first wants of its own. */
 bool grpc_endpoint_wants_link(const struct grpc_endpoint *p);
+/* When the next attempt may begin. While calls wait, one that was refused at
+ * once is repeated after the first delay, not after the grown one: it costs
+ * nothing, and the calls go on as soon as the endpoint is back. */
+uint64_t grpc_endpoint_due_us(const struct grpc_endpoint *p);
 /* An attempt may begin now. */
 bool grpc_endpoint_may_connect(const struct engine *e,
                                const struct grpc_endpoint *p);

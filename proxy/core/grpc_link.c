@@ -314,7 +314,7 @@ static void count_loss(struct engine *e,
 {
     struct grpc_channel *ch = l->channel;
     if (l->state == GRPC_LINK_CONNECTING) {
-        grpc_endpoint_failed(e, l->endpoint, l->started_us, why);
+        grpc_endpoint_failed(e, l->endpoint, l->started_us, l->h2 == NULL, why);
         return;
     }
     ch->stats.connections_lost++;
