@@ -112,11 +112,8 @@ void grpc_attempt_cancel(struct engine *e,
 
 void grpc_attempt_credit(struct engine *e, struct grpc_call *call, size_t n)
 {
-    if (call->up != NULL) {
-        h2_credit_stream(call->link->h2, call->up, n);
-        if (h2_wants_send(call->link->h2)) {
-            grpc_touch(e, &call->link->conn);
-        }
+    if (call->up != NULL && h2_credit_stream(call->link->h2, call->up, n)) {
+        grpc_touch(e, &call->link->conn);
     }
 }
 
@@ -532,11 +529,9 @@ static void credit_client(struct engine *e,
                           struct grpc_call *call,
                           uint64_t credit)
 {
-    if (credit > 0 && call->down != NULL) {
-        h2_credit_stream(call->client->h2, call->down, (size_t)credit);
-        if (h2_wants_send(call->client->h2)) {
-            grpc_touch(e, &call->client->conn);
-        }
+    if (credit > 0 && call->down != NULL &&
+        h2_credit_stream(call->client->h2, call->down, (size_t)credit)) {
+        grpc_touch(e, &call->client->conn);
     }
     const struct grpc_process_config *p = &e->config->process.grpc;
     if (!call->committed && call->log.replayable > 0 &&

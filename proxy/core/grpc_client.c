@@ -541,6 +541,12 @@ static void on_closed(struct h2 *h, struct h2_stream *s, uint32_t code)
     grpc_call_stream_closed(e, call, code);
 }
 
+static void on_rejected(struct h2 *h)
+{
+    struct grpc_client *c = owner_of(h);
+    charge_reset(engine_of(c), c);
+}
+
 static void on_headers_sent(struct h2 *h,
                             struct h2_stream *s,
                             uint64_t offset,
@@ -652,6 +658,7 @@ static const struct h2_handler handler = {
     .data = on_data,
     .ended = on_ended,
     .closed = on_closed,
+    .rejected = on_rejected,
     .headers_sent = on_headers_sent,
     .end_sent = on_end_sent,
     .headers_unsent = on_headers_unsent,
