@@ -9,7 +9,7 @@
 enum {
     TALKS_MAX = 32,
     MOVES_MAX = 500,
-    CONTENT_MAX = 40000,
+    CONTENT_MAX = 200000,
     MEMORY_MAX = 64 * 1024 * 1024,
     HEADER = 16
 };
@@ -478,7 +478,7 @@ static void go_on(struct party *p, struct input *in)
     struct talk *t = choose(p, in);
     if (t != NULL) {
         t->end = t->end || (next(in) & 1) != 0;
-        t->left += t->left < CONTENT_MAX ? (size_t)next(in) * 50 : 0;
+        t->left += t->left < CONTENT_MAX ? (size_t)next(in) * 500 : 0;
         h2_resume(p->h, t->stream);
     }
 }
@@ -496,7 +496,7 @@ static void credit(struct party *p, struct input *in)
 
 static void produce(struct party *p, struct input *in)
 {
-    const char *error = h2_send(p->h, (size_t)next(in) * 200 + 1);
+    const char *error = h2_send(p->h, (size_t)next(in) * 1000 + 1);
     p->lost = p->lost || error != NULL;
     REQUIRE(p->lost || h2_produced(p->h) == p->written);
 }
@@ -547,6 +547,9 @@ static bool party_open(struct party *p, enum h2_role role, uint8_t how)
 {
     static const uint8_t hello[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
                                    "\0\0\0\4\0\0\0\0\0";
+    /* INITIAL_WINDOW_SIZE and WINDOW_UPDATE: 1 MiB */
+    static const uint8_t windows[] = "\0\0\6\4\0\0\0\0\0\0\4\0\20\0\0"
+                                     "\0\0\4\10\0\0\0\0\0\0\20\0\0";
     *p = (struct party){ .role = role };
     p->h = h2_new(&(struct h2_options){
         .role = role,
@@ -563,6 +566,9 @@ static bool party_open(struct party *p, enum h2_role role, uint8_t how)
     const size_t magic = role == H2_SERVER ? 0 : 24;
     if ((how & 8) == 0) {
         receive(p, hello + magic, sizeof hello - 1 - magic);
+        if ((how & 2) == 0) {
+            receive(p, windows, sizeof windows - 1);
+        }
     }
     return true;
 }
