@@ -316,6 +316,8 @@ bool h2_credit_stream(struct h2 *h, struct h2_stream *s, size_t n)
 
 bool h2_credit_connection(struct h2 *h, size_t n)
 {
+    assert(h->uncredited >= n);
+    h->uncredited -= n;
     h->credit += n;
     if (h->credit < h->credit_step) {
         return false;
@@ -324,6 +326,11 @@ bool h2_credit_connection(struct h2 *h, size_t n)
     h->credit = 0;
     h2_lib_ok(h, nghttp2_session_consume_connection(h->session, credit));
     return true;
+}
+
+uint64_t h2_uncredited(const struct h2 *h)
+{
+    return h->uncredited;
 }
 
 void h2_ping(struct h2 *h, uint64_t opaque)

@@ -288,6 +288,9 @@ void h2_reset(struct h2 *h, struct h2_stream *s, enum h2_code code);
  * now; small credit is gathered. */
 bool h2_credit_stream(struct h2 *h, struct h2_stream *s, size_t n);
 bool h2_credit_connection(struct h2 *h, size_t n);
+/* Content that arrived and for which the connection was given no credit: what
+ * the owner keeps back. More is lost for good (FL2). */
+uint64_t h2_uncredited(const struct h2 *h);
 
 void h2_ping(struct h2 *h, uint64_t opaque);
 /* GOAWAY 2^31-1: more is still accepted for a moment. */

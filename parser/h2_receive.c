@@ -173,6 +173,7 @@ static int on_data_chunk(nghttp2_session *session,
     struct h2_stream *s = h2_stream_find(h, id);
     (void)session;
     (void)flags;
+    h->uncredited += len;
     if (s == NULL || s->is_reset || !s->got_final ||
         (s->length_left >= 0 && (uint64_t)s->length_left < len)) {
         if (s != NULL && !s->is_reset) {

@@ -100,6 +100,7 @@ struct h2 {
     struct h2_leaving leaving;
 
     size_t credit; /* of the connection, not yet given */
+    uint64_t uncredited; /* content the owner has not given credit for */
     uint32_t credit_step, stream_credit_step;
     uint64_t produced, limit;
     const char *error;     /* the session is lost */

@@ -139,12 +139,13 @@ static void end_calls(struct engine *e, struct grpc_client *c)
 static void close_conn(struct engine *e, struct grpc_client *c, bool tell)
 {
     end_calls(e, c);
-    grpc_credit_fini(e, &c->withheld);
-    grpc_output_fini(e, &c->output);
     if (c->h2 != NULL) { /* no memory: it has never been */
+        assert(h2_uncredited(c->h2) == c->withheld); /* FL2 */
         h2_free(c->h2);
         c->h2 = NULL;
     }
+    grpc_credit_fini(e, &c->withheld);
+    grpc_output_fini(e, &c->output);
     c->listener->n_clients--;
     e->n_grpc_clients--;
     timer_clear(&e->timers, &c->timer);

@@ -239,11 +239,12 @@ static void detach(struct engine *e, struct grpc_link *l, const char *why)
     }
     l->n_streams = 0;
     l->endpoint = NULL;
-    grpc_credit_fini(e, &l->withheld);
     if (l->h2 != NULL) {
+        assert(h2_uncredited(l->h2) == l->withheld); /* FL2 */
         h2_free(l->h2);
         l->h2 = NULL;
     }
+    grpc_credit_fini(e, &l->withheld);
     timer_clear(&e->timers, &l->timer);
 }
 
