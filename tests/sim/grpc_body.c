@@ -107,14 +107,14 @@ static uint32_t read_32(const uint8_t *p)
            p[3];
 }
 
-static void frame_ends(struct frames *f, stream_ended *ended, void *who)
+static void frame_ends(struct frames *f, stream_seen *seen, void *who)
 {
     uint8_t type = f->head[3];
     uint32_t stream = read_32(f->head + 5) & INT32_MAX;
     bool end = (type == FRAME_DATA || type == FRAME_HEADERS) &&
                (f->head[4] & FLAG_END_STREAM) != 0;
-    if (end || type == FRAME_RESET) {
-        ended(who, stream);
+    if (end || type == FRAME_RESET || type == FRAME_HEADERS) {
+        seen(who, stream, end || type == FRAME_RESET);
     }
     if (type == FRAME_WINDOW_UPDATE && stream == 0) {
         f->granted += read_32(f->payload) & INT32_MAX;
@@ -125,7 +125,7 @@ static void frame_ends(struct frames *f, stream_ended *ended, void *who)
 
 void frames_read(struct frames *f,
                  struct span bytes,
-                 stream_ended *ended,
+                 stream_seen *seen,
                  void *who)
 {
     for (size_t i = 0; i < bytes.len;) {
@@ -146,7 +146,7 @@ void frames_read(struct frames *f,
             i += n;
         }
         if (f->n_head == sizeof f->head && f->left == 0) {
-            frame_ends(f, ended, who);
+            frame_ends(f, seen, who);
         }
     }
 }

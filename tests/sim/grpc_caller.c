@@ -767,10 +767,10 @@ void caller_arrives(struct world *w, struct caller *c, size_t n)
     }
 }
 
-static void on_stream_ended(void *who, uint32_t stream)
+static void on_stream_seen(void *who, uint32_t stream, bool end)
 {
     struct caller *c = who;
-    for (unsigned i = 0; i < c->n_calls; i++) {
+    for (unsigned i = 0; end && i < c->n_calls; i++) {
         if (c->calls[i]->stream_id == stream) {
             c->calls[i]->engine_ended = true;
         }
@@ -779,5 +779,5 @@ static void on_stream_ended(void *who, uint32_t stream)
 
 void caller_wrote(struct caller *c, struct span bytes)
 {
-    frames_read(&c->frames, bytes, on_stream_ended, c);
+    frames_read(&c->frames, bytes, on_stream_seen, c);
 }

@@ -385,11 +385,43 @@ static struct span field_of(const struct h2_block *b, const char *name)
     return (struct span){ NULL, 0 };
 }
 
+/* L3: what the header says is left of the deadline, since it was written. */
+static void check_timeout(struct world *w,
+                          const struct port *p,
+                          uint32_t stream,
+                          const struct call *call,
+                          const struct h2_block *b)
+{
+    uint64_t timeout_us = UINT64_MAX;
+    uint64_t since_us = call->arrived_us;
+    if (call->arrived_us == 0) {
+        return; /* given up by its client while it was on its way */
+    }
+    for (unsigned i = 0; i < WRITTEN_KEPT; i++) {
+        if (p->written[i].stream == stream && p->written[i].us > since_us) {
+            since_us = p->written[i].us;
+        }
+    }
+    struct span timeout = field_of(b, "grpc-timeout");
+    bool has = timeout.data != NULL && grpc_timeout_parse(timeout, &timeout_us);
+    if (has != (call->deadline_us != 0)) {
+        world_violate(w, "L3: grpc-timeout of call %" PRIu32 " is %.*s",
+                      call->id, (int)timeout.len,
+                      timeout.data == NULL ? "" : (const char *)timeout.data);
+    } else if (has && since_us + timeout_us >
+                          call->deadline_us + timeout_us / 20000 + 1) {
+        world_violate(w, "L3: call %" PRIu32 " is given more time than it has",
+                      call->id);
+    }
+}
+
 /* The call that a request says it is; NULL: an invariant is broken. */
-static struct call *call_of_block(struct world *w, const struct h2_block *b)
+static struct call *call_of_block(struct world *w,
+                                  const struct port *p,
+                                  uint32_t stream,
+                                  const struct h2_block *b)
 {
     const struct grpc_world *g = w->grpc;
-    uint64_t timeout_us = UINT64_MAX;
     char meta[48];
     struct span id = field_of(b, "x-call");
     uint32_t number = grpc_attempts_parse(id);
@@ -407,20 +439,7 @@ static struct call *call_of_block(struct world *w, const struct h2_block *b)
                       call->id);
         return NULL;
     }
-    if (call->arrived_us == 0) {
-        return call; /* given up by its client while it was on its way */
-    }
-    struct span timeout = field_of(b, "grpc-timeout");
-    bool has = timeout.data != NULL && grpc_timeout_parse(timeout, &timeout_us);
-    if (has != (call->deadline_us != 0)) {
-        world_violate(w, "L3: grpc-timeout of call %" PRIu32 " is %.*s",
-                      call->id, (int)timeout.len,
-                      timeout.data == NULL ? "" : (const char *)timeout.data);
-    } else if (has && call->arrived_us + timeout_us >
-                          call->deadline_us + timeout_us / 20000 + 1) {
-        world_violate(w, "L3: call %" PRIu32 " is given more time than it has",
-                      call->id);
-    }
+    check_timeout(w, p, stream, call, b);
     return call;
 }
 
@@ -453,7 +472,7 @@ static void on_headers(struct h2 *h,
     struct port *p = h2_owner(h);
     s->user = NULL;
     if (kind == H2_REQUEST && !unseen(w, p, s)) {
-        struct call *call = call_of_block(w, block);
+        struct call *call = call_of_block(w, p, (uint32_t)s->id, block);
         if (call != NULL) {
             world_note(w, "runs", p->link, call->id,
                        field_of(block, "grpc-previous-rpc-attempts"));
@@ -765,15 +784,25 @@ bool port_full(const struct port *p)
     return p->host->stopped && p->unread.size > UNREAD_MAX;
 }
 
-static void ignore_end(void *who, uint32_t stream)
+static void on_stream_seen(void *who, uint32_t stream, bool end)
 {
-    (void)who;
-    (void)stream;
+    struct port *p = who;
+    const struct written *last = &p->written[(p->n_written - 1) % WRITTEN_KEPT];
+    if (!end && (p->n_written == 0 || last->stream < stream)) {
+        p->written[p->n_written++ % WRITTEN_KEPT] =
+            (struct written){ stream, p->w->now_us };
+    }
 }
 
+/* fresh is the end of the link's queue. */
 void port_wrote(struct port *p, struct span bytes)
 {
-    frames_read(&p->frames, bytes, ignore_end, NULL);
+    bool waited = p->link->queue.size > bytes.len;
+    uint64_t from = p->n_written;
+    frames_read(&p->frames, bytes, on_stream_seen, p);
+    for (uint64_t i = from; waited && i < p->n_written; i++) {
+        p->written[i % WRITTEN_KEPT].us = 0;
+    }
 }
 
 /* GOAWAY: of streams that were never seen with a last id below them; else in

@@ -14,6 +14,7 @@ enum {
     HOSTS_MAX = 4,
     METHODS = 4,
     FIELDS_MAX = 16,
+    WRITTEN_KEPT = 64,
     NEVER_SAID = -1,
 };
 
@@ -48,11 +49,12 @@ struct frames {
     uint64_t granted; /* by WINDOW_UPDATE for the connection */
 };
 
-/* A stream has been ended (END_STREAM or RST_STREAM) by whoever writes. */
-typedef void stream_ended(void *who, uint32_t stream);
+/* What whoever writes did to a stream: HEADERS, or its end, by END_STREAM or
+ * RST_STREAM. */
+typedef void stream_seen(void *who, uint32_t stream, bool end);
 void frames_read(struct frames *f,
                  struct span bytes,
-                 stream_ended *ended,
+                 stream_seen *seen,
                  void *who);
 
 /* ---- the ledger ---- */
@@ -137,6 +139,12 @@ extern const struct method methods[METHODS];
 struct host;
 struct run;
 
+/* When redial wrote the headers of a request. */
+struct written {
+    uint32_t stream;
+    uint64_t us; /* 0: they may have waited in the session before */
+};
+
 /* A connection as a host sees it. */
 struct port {
     struct port *next; /* owned */
@@ -146,6 +154,8 @@ struct port {
     struct h2 *h2;     /* owned */
     struct bytes unread;
     struct frames frames;
+    struct written written[WRITTEN_KEPT]; /* a ring */
+    uint64_t n_written;
     uint64_t data_sent;
     uint32_t blind_from; /* streams from here on were never seen; 0: none */
     bool over;           /* no more bytes are taken */
