@@ -4,6 +4,7 @@
 src=$(cd "${1:-.}" && pwd) || exit 2
 work=${2:-/tmp/sim-mutants}
 seeds=${SEEDS:-1-1000}
+kinds=${KINDS:---single --cluster --grpc} # whose mutants
 missed=0
 
 rm -rf "$work"
@@ -16,7 +17,7 @@ cmake -S "$work/src" -B "$work/build" -G Ninja \
 cmake --build "$work/build" --target sim >>"$work/log" 2>&1 || exit 2
 
 # Unbroken it must pass, or the rest proves nothing.
-for kind in --single --cluster; do
+for kind in $kinds; do
     if ! "$work/build/tests/sim/sim" $kind --seeds "$seeds" --quiet \
         >"$work/out" 2>&1; then
         echo "the simulator fails $kind without any mutant; see $work/out"
@@ -27,6 +28,10 @@ kind=--single
 
 # mutant NAME FILE SED-EXPRESSION: must change the file and be found.
 mutant() {
+    case " $kinds " in
+    *" $kind "*) ;;
+    *) return ;;
+    esac
     file=$work/src/proxy/core/$2
     cp "$file" "$work/original"
     sed "$3" "$work/original" >"$file"
@@ -97,5 +102,54 @@ mutant 'SCAN forgets that slots have moved and come back' redis_everywhere.c \
     's/g->layout = LAYOUT_HAS_CHANGED;/;/'
 mutant 'reads of replicas behind unanswered writes' redis_replica.c \
     's/d->n_open == d->n_replica_open;/true;/'
+
+# gRPC.
+kind=--grpc
+mutant 'what was sent is taken for unsent' grpc_attempt.c \
+    's/attempt_failed(e, call, sent ? GRPC_F3_AMBIGUOUS : GRPC_F1_UNSENT,/attempt_failed(e, call, GRPC_F1_UNSENT,/'
+mutant 'what may have run is always retried' grpc_retry.c \
+    's/case GRPC_F8_NOT_GRPC: return may_run_twice(q);/case GRPC_F8_NOT_GRPC: return true;/'
+mutant 'a blanket policy retries streams' grpc_retry.c \
+    's/               q->ended->single;/               true;/'
+mutant 'no_retry_methods ignored' grpc_retry.c \
+    's/return method->policy->retry \&\& !method->no_retry;/return method->policy->retry;/'
+mutant 'no limit of attempts' grpc_retry.c \
+    's/return max > before ? max - before : 1;/return max + before + 100;/'
+mutant 'attempts of the client are not shared' grpc_retry.c \
+    's/return max > before ? max - before : 1;/return max + (before \&\& 0);/'
+mutant 'pushback NO ignored' grpc_retry.c \
+    's/if (ended->pushback == GRPC_PUSHBACK_NO) {$/if (false) {/'
+mutant 'retried after the commit' grpc_retry.c \
+    's/= !ended->committed \&\& ended->log_intact \&\&/=/;s/ended->class != GRPC_F6_COMMITTED;/true;/'
+mutant 'the deadline of a call forgotten' grpc_call.c \
+    's/grpc_call_wake_at(e, call, call->deadline_us);/(void)0;/'
+mutant 'grpc-timeout not reduced' grpc_fields.c \
+    's/add_timeout(f, call->deadline_us - now_us);/add_timeout(f, call->deadline_us - call->begun_us);/'
+mutant 'attempts header forgotten' grpc_fields.c \
+    's/^    if (before > 0) {/    if (before > 1000000) {/'
+mutant 'a replay that begins at 1' grpc_log.c \
+    's/^    log->sent = 0;/    log->sent = log->sent > 0 ? 1 : 0;/'
+mutant 'the last byte of a reply is missing' grpc_reply.c \
+    's/size_t n = call->reply.bytes < max ? call->reply.bytes : max;/&\n    n -= call->state == GRPC_CALL_DONE \&\& n > 0;/'
+mutant 'connection credit forgotten for clients' grpc_client.c \
+    's/h2_credit_connection(h, bytes.len); .*/(void)bytes;/'
+mutant 'connection credit of reset streams forgotten' ../../parser/h2_receive.c \
+    's/^        h2_credit_connection(h, len);/        (void)len;/'
+mutant 'stream credit of replies forgotten' grpc_reply.c \
+    's/^    grpc_attempt_credit(e, call, n);/    (void)n;/'
+mutant 'log bytes not given back' grpc_log.c \
+    's/e->grpc.log_bytes -= log->replayable;/(void)e;/'
+mutant 'reply bytes not given back' grpc_reply.c \
+    's/e->grpc.bytes -= call->reply.bytes;/(void)e;/'
+mutant 'the unit of a retry kept' grpc_retry.c 's/^        b->retries--;/        (void)b;/'
+mutant 'clients not told to stop' grpc_call.c \
+    's/call->stop = call->stop || should_stop_client(call);/(void)should_stop_client;/'
+mutant 'a cancelled attempt goes on' grpc_attempt.c \
+    's/^        h2_reset(link->h2, call->up, code);/        (void)code;/'
+mutant 'max_queued_calls ignored' grpc_channel.c \
+    's/if (ch->n_waiting >= config->max_queued_calls) {/if (false) {/'
+mutant 'max_calls ignored' grpc_request.c 's/if (e->grpc.calls >= max || /if (/'
+mutant 'trailers of our own wait for a window' grpc_reply.c \
+    's/} else if (call->forwarded) {/} else if (call->forwarded) {\n        grpc_reply_more(e, call);\n    } else if (false) {/'
 echo "$missed mutants not found"
 exit $((missed > 0))
