@@ -97,6 +97,7 @@ enum {
     FRAME_DATA = 0,
     FRAME_HEADERS = 1,
     FRAME_RESET = 3,
+    FRAME_GOAWAY = 7,
     FRAME_WINDOW_UPDATE = 8,
     FLAG_END_STREAM = 1
 };
@@ -118,6 +119,10 @@ static void frame_ends(struct frames *f, stream_seen *seen, void *who)
     }
     if (type == FRAME_WINDOW_UPDATE && stream == 0) {
         f->granted += read_32(f->payload) & INT32_MAX;
+    }
+    if (type == FRAME_GOAWAY) {
+        f->goaway = true;
+        f->last_stream = read_32(f->payload) & INT32_MAX;
     }
     f->n_head = 0;
     f->n_payload = 0;

@@ -511,8 +511,9 @@ static void call_is_over(struct world *w, struct call *call)
 {
     const struct caller *c = call->caller;
     const struct link *l = c->link;
-    if (call->engine_ended || call->ending != CALL_OPEN || l == NULL ||
-        !l->engine_open || l->closing || w->memory_failed) {
+    bool ignored = c->frames.goaway && c->frames.last_stream < call->stream_id;
+    if (call->engine_ended || ignored || call->ending != CALL_OPEN ||
+        l == NULL || !l->engine_open || l->closing || w->memory_failed) {
         return;
     }
     if (l->queue.size > 0 || w->now_us < call->deadline_us + STEP_US) {

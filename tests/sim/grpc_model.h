@@ -47,6 +47,8 @@ struct frames {
     uint8_t n_payload;
     uint64_t skip;    /* the client's magic */
     uint64_t granted; /* by WINDOW_UPDATE for the connection */
+    bool goaway;
+    uint32_t last_stream; /* of the last GOAWAY */
 };
 
 /* What whoever writes did to a stream: HEADERS, or its end, by END_STREAM or
