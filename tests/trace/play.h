@@ -22,6 +22,7 @@ struct play {
     char *sets[SETS_MAX]; /* owned */
     size_t n_sets;
     struct bytes ini;
+    struct bytes service; /* the service config of gRPC */
     struct config *config;
     struct servers servers;
     struct stage stage;
@@ -55,6 +56,17 @@ struct verb_row {
 
 /* NULL: there is none with that name for that side. */
 const struct verb_row *verb_find(char side, const char *name);
+
+/* grpc_verbs.c: a client of gRPC has connected. */
+void grpc_connects(struct play *p, struct player *who, const char *words);
+/* A line about gRPC; false: it is about something else. who may be NULL. */
+bool grpc_line(struct play *p,
+               const char *subject,
+               struct player *who,
+               const char *name,
+               const char *rest);
+/* "count reason unsafe 1", "count goaways 1": of the first upstream of gRPC. */
+void grpc_want_count(struct play *p, const char *rest);
 
 /* numbers.c: "stat NAME N": of the first upstream, or of the engine. */
 void want_stat(struct play *p, const char *rest);

@@ -7,7 +7,7 @@
 #include "tests/trace/play.h"
 
 enum {
-    SETS_DEFAULT = 3, /* and one place for the URL */
+    SETS_DEFAULT = 4, /* and one place for the URL */
 };
 
 static char *text_copy(const char *text)
@@ -39,10 +39,34 @@ static void set_default(struct play *p, const char *setting)
     p->sets[p->n_sets++] = text_copy(setting);
 }
 
+/* Whether --set is about an upstream of gRPC. */
+static bool is_grpc(struct play *p)
+{
+    bytes_add(&p->ini, "", 1);
+    p->ini.size--;
+    return p->ini.size > 0
+               ? strstr((const char *)bytes_front(&p->ini), "grpc") != NULL
+               : p->url != NULL && strncmp(p->url, "grpc", 4) == 0;
+}
+
+/* The only file there is. */
+static char *read_service(void *context, const char *path)
+{
+    struct play *p = context;
+    (void)path;
+    bytes_add(&p->service, "", 1);
+    return text_copy((const char *)bytes_front(&p->service));
+}
+
 void play_start(struct play *p)
 {
-    set_default(p, "upstream.backoff=constant");
-    set_default(p, "upstream.backoff_base=10ms");
+    if (!is_grpc(p)) {
+        set_default(p, "upstream.backoff=constant");
+        set_default(p, "upstream.backoff_base=10ms");
+    }
+    if (p->service.size > 0) {
+        set_default(p, "upstream.service_config=of the trace");
+    }
     struct config_problems problems = { 0 };
     struct config_source source = {
         .file_name = p->ini.size > 0 ? p->file : NULL,
@@ -51,6 +75,8 @@ void play_start(struct play *p)
                                 : p->url,
         .sets = (const char *const *)p->sets,
         .n_sets = p->n_sets,
+        .read_file = read_service,
+        .context = p,
     };
     if (p->ini.size > 0) {
         source.text_len = p->ini.size;
@@ -179,6 +205,10 @@ bool prepare_line(struct play *p, const char *line)
     }
     if (strncmp(line, "version ", 8) == 0) {
         snprintf(p->servers.version, VERSION_MAX, "%.15s", line + 8);
+        return true;
+    }
+    if (strncmp(line, "service ", 8) == 0) {
+        bytes_add_text(&p->service, line + 8);
         return true;
     }
     if (line[0] == '|') {

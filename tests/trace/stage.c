@@ -202,7 +202,7 @@ void stage_serve(struct stage *s)
         return;
     }
     s->serving = true;
-    while (s->error[0] == '\0' && servers_act(s)) {
+    while (s->error[0] == '\0' && (servers_act(s) || peers_act(s))) {
         if (++rounds > STEPS_WITHOUT_TIME_MAX) {
             snprintf(s->error, sizeof s->error,
                      "the engine asks the servers for ever");
@@ -247,6 +247,12 @@ bool stage_close(struct stage *s)
     for (size_t i = 0; i < s->n_players; i++) {
         bytes_fini(&s->players[i].written);
         bytes_fini(&s->players[i].unread);
+        if (s->players[i].peer != NULL) {
+            peer_free(s->players[i].peer);
+        }
+    }
+    if (s->h2_memory != NULL) {
+        h2_memory_free(s->h2_memory);
     }
     s->n_players = 0;
     if (s->blocks != 0) {
@@ -259,11 +265,11 @@ bool stage_close(struct stage *s)
 
 static bool idle(const struct stage *s)
 {
-    if (s->n_pending > 0 || s->error[0] != '\0') {
+    if (s->n_pending > 0 || s->error[0] != '\0' || peers_unexpected(s, NULL)) {
         return false;
     }
     for (size_t i = 0; i < s->n_players; i++) {
-        if (s->players[i].written.size > 0) {
+        if (s->players[i].written.size > 0 && s->players[i].peer == NULL) {
             return false;
         }
     }
@@ -418,11 +424,12 @@ bool stage_unexpected(struct stage *s, struct bytes *text)
     }
     for (size_t i = 0; i < s->n_players; i++) {
         struct player *p = &s->players[i];
-        if (p->written.size > 0) {
+        if (p->written.size > 0 && p->peer == NULL) {
             bytes_printf(text, "    %c%u write \"", p->side, p->number);
             text_escape(text, bytes_span(&p->written));
             bytes_add_text(text, "\"\n");
         }
     }
+    (void)peers_unexpected(s, text);
     return true;
 }

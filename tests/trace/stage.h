@@ -7,6 +7,7 @@
 #include "config/config.h"
 #include "proxy/core/engine.h"
 #include "tests/sim/bytes.h"
+#include "tests/trace/grpc_peer.h"
 #include "tests/trace/servers.h"
 
 enum {
@@ -20,10 +21,11 @@ struct player {
     unsigned number;
     conn_id id;
     bool open;
-    bool connecting;      /* asked for, not yet connected */
-    bool holds;           /* the kernel takes nothing of what is written */
-    struct bytes written; /* by the engine, not yet expected by a line */
-    uint64_t untaken;     /* written, not yet taken by the kernel */
+    bool connecting;        /* asked for, not yet connected */
+    bool holds;             /* the kernel takes nothing of what is written */
+    struct bytes written;   /* by the engine, not yet expected by a line */
+    uint64_t untaken;       /* written, not yet taken by the kernel */
+    struct grpc_peer *peer; /* owned: it speaks HTTP/2; else NULL */
 
     /* Of a connection to a scripted server: */
     bool up;                /* the handshake's PING was answered */
@@ -50,8 +52,9 @@ struct stage {
     size_t n_players;
     struct pending pending[PENDING_MAX];
     size_t n_pending;
-    bool split;      /* deliver every byte on its own */
-    long blocks;     /* of memory the engine holds */
+    bool split;                  /* deliver every byte on its own */
+    long blocks;                 /* of memory the engine holds */
+    struct h2_memory *h2_memory; /* owned: of the peers; NULL: none yet */
     char error[256]; /* why the play cannot go on; empty while it can */
 };
 

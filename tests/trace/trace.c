@@ -27,10 +27,27 @@ void settle(struct play *p)
     bytes_fini(&text);
 }
 
-static void play_player(struct play *p,
-                        const char *subject,
-                        const char *rest,
-                        bool timed)
+static bool has_grpc(const struct config *c)
+{
+    size_t i = 0;
+    while (i < c->n_upstreams && c->upstreams[i].type != UPSTREAM_GRPC) {
+        i++;
+    }
+    return i < c->n_upstreams;
+}
+
+/* "connects", "connects plain", and of gRPC what the client is like. */
+static void play_connects(struct play *p, unsigned number, const char *rest)
+{
+    struct player *who = stage_connect(&p->stage, number, 0);
+    if (who == NULL) {
+        complain(p, p->stage.error);
+    } else if (strcmp(rest, " plain") != 0 && has_grpc(p->config)) {
+        grpc_connects(p, who, rest);
+    }
+}
+
+static void play_player(struct play *p, const char *subject, const char *rest)
 {
     char name[WORD_MAX];
     unsigned number = (unsigned)strtoul(subject + 1, NULL, 10);
@@ -43,9 +60,10 @@ static void play_player(struct play *p,
     }
     if (subject[0] == 'c' && strcmp(name, "connects") == 0) {
         settle(p);
-        if (stage_connect(&p->stage, number, 0) == NULL) {
-            complain(p, p->stage.error);
-        }
+        play_connects(p, number, rest);
+        return;
+    }
+    if (grpc_line(p, subject, who, name, rest)) {
         return;
     }
     const struct verb_row *row = verb_find(subject[0], name);
@@ -60,9 +78,30 @@ static void play_player(struct play *p,
             complain(p, "there is no such open connection");
         }
     }
-    (void)timed;
     if (p->complaint.size == 0) {
         row->run(p, who, rest);
+    }
+}
+
+/* "12ms" from the beginning, or "+12ms" from now. */
+static bool moment_read(const struct play *p, const char *when, uint64_t *at_us)
+{
+    bool later = when[0] == '+';
+    bool good = time_read(when + later, at_us);
+    *at_us += later ? p->stage.now_us : p->begin_us;
+    return good;
+}
+
+/* "between 80ms 120ms": nothing happens before the first moment. */
+static void pass_quietly(struct play *p, const char *when)
+{
+    uint64_t us;
+    if (!moment_read(p, when, &us)) {
+        complain(p, "a time such as 12ms expected");
+    } else if (stage_advance(&p->stage, us)) {
+        settle(p);
+        bytes_printf(&p->complaint, "    it happened at %lluus\n",
+                     (unsigned long long)(p->stage.now_us - p->begin_us));
     }
 }
 
@@ -73,12 +112,11 @@ static void pass_time(struct play *p,
                       const char *when,
                       bool expects)
 {
-    uint64_t us;
-    if (!time_read(when, &us)) {
+    uint64_t at_us;
+    if (!moment_read(p, when, &at_us)) {
         complain(p, "a time such as 12ms expected");
         return;
     }
-    uint64_t at_us = p->begin_us + us;
     if (at_us < p->stage.now_us) {
         complain(p, "time does not go back");
         return;
@@ -102,6 +140,28 @@ static bool is_expectation(const char *rest)
     return row != NULL && !row->event && strcmp(name, "connects") != 0;
 }
 
+/* Take the words that say when off the line, if it has any. */
+static void play_moment(struct play *p, const char **rest)
+{
+    char how[WORD_MAX];
+    char when[WORD_MAX];
+    const char *after = *rest;
+    word_next(&after, how);
+    bool range = strcmp(how, "between") == 0;
+    if (!range && strcmp(how, "at") != 0 && strcmp(how, "by") != 0) {
+        return;
+    }
+    word_next(&after, when);
+    if (range) {
+        pass_quietly(p, when);
+        word_next(&after, when);
+    }
+    if (p->complaint.size == 0) {
+        pass_time(p, how, when, is_expectation(after));
+    }
+    *rest = after;
+}
+
 /* c1, u12, A, B2 */
 static bool is_subject(const char *word)
 {
@@ -114,19 +174,10 @@ static bool is_subject(const char *word)
 static void play_line(struct play *p, const char *rest)
 {
     char word[WORD_MAX];
-    char when[WORD_MAX];
-    bool timed = false;
-
+    play_moment(p, &rest);
     const char *after_word = rest;
-    word_next(&after_word, word);
-    if (strcmp(word, "at") == 0 || strcmp(word, "by") == 0) {
-        word_next(&after_word, when);
-        pass_time(p, word, when, is_expectation(after_word));
-        rest = after_word;
-        timed = true;
-        if (p->complaint.size > 0 || !word_next(&after_word, word)) {
-            return;
-        }
+    if (!word_next(&after_word, word) || p->complaint.size > 0) {
+        return;
     }
     if (strcmp(word, "nothing") == 0) {
         settle(p);
@@ -143,12 +194,14 @@ static void play_line(struct play *p, const char *rest)
         }
     } else if (strcmp(word, "asked") == 0) {
         want_asked(p, after_word);
+    } else if (strcmp(word, "count") == 0) {
+        grpc_want_count(p, after_word);
     } else if (strcmp(word, "stat") == 0) {
         want_stat(p, after_word);
     } else if (strcmp(word, "topology") == 0) {
         play_topology(p, after_word);
     } else if (is_subject(word)) {
-        play_player(p, word, after_word, timed);
+        play_player(p, word, after_word);
     } else {
         complain(p, "unknown line");
     }
@@ -190,6 +243,7 @@ static void play_end(struct play *p)
         free(p->sets[i]);
     }
     bytes_fini(&p->ini);
+    bytes_fini(&p->service);
     servers_fini(&p->servers);
 }
 
