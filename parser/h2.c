@@ -336,6 +336,10 @@ uint64_t h2_uncredited(const struct h2 *h)
 void h2_ping(struct h2 *h, uint64_t opaque)
 {
     uint8_t bytes[8];
+    if (h->notice_waits && h->notice_ping == 0) {
+        h->notice_ping = opaque; /* nghttp2 would let it overtake the GOAWAY */
+        return;
+    }
     for (size_t i = 0; i < sizeof bytes; i++) {
         bytes[i] = (uint8_t)(opaque >> (56 - 8 * i));
     }
@@ -344,6 +348,7 @@ void h2_ping(struct h2 *h, uint64_t opaque)
 
 void h2_shutdown_notice(struct h2 *h)
 {
+    h->notice_waits = true;
     h2_lib_ok(h, nghttp2_submit_shutdown_notice(h->session));
 }
 
@@ -351,10 +356,10 @@ void h2_goaway(struct h2 *h, enum h2_code code, const char *text)
 {
     const struct span debug = span_of(text);
     h->own_code = code;
+    h->last_request = nghttp2_session_get_last_proc_stream_id(h->session);
     h2_lib_ok(h, nghttp2_submit_goaway(h->session, NGHTTP2_FLAG_NONE,
-                                       nghttp2_session_get_last_proc_stream_id(
-                                           h->session),
-                                       code, debug.data, debug.len));
+                                       h->last_request, code, debug.data,
+                                       debug.len));
 }
 
 void h2_terminate(struct h2 *h, enum h2_code code, const char *text)
@@ -524,6 +529,7 @@ struct h2 *h2_new(const struct h2_options *options)
         .owner = options->owner,
         .memory = options->memory,
         .role = options->role,
+        .last_request = INT32_MAX,
         .credit_step = options->connection_window / CREDIT_STEPS,
         .stream_credit_step = options->stream_window / CREDIT_STEPS,
     };

@@ -293,9 +293,11 @@ bool h2_credit_connection(struct h2 *h, size_t n);
 uint64_t h2_uncredited(const struct h2 *h);
 
 void h2_ping(struct h2 *h, uint64_t opaque);
-/* GOAWAY 2^31-1: more is still accepted for a moment. */
+/* GOAWAY 2^31-1: more is still accepted for a moment. The next PING leaves
+ * behind it: its answer tells that the GOAWAY was seen. */
 void h2_shutdown_notice(struct h2 *h);
-/* GOAWAY: streams that have begun go on. */
+/* GOAWAY: streams that have begun go on; none that begins from now on is told
+ * of, for its client will begin it again elsewhere. */
 void h2_goaway(struct h2 *h, enum h2_code code, const char *text);
 /* GOAWAY, and the session is over once it is in the output. Nothing more is
  * received; no events come for the streams that are open. */

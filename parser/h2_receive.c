@@ -37,6 +37,10 @@ static int on_begin_headers(nghttp2_session *session,
     struct h2_stream *s = NULL;
     h->reading_of = NULL;
     if (frame->headers.cat == NGHTTP2_HCAT_REQUEST) {
+        /* The library refuses new streams only once the GOAWAY has left. */
+        if (frame->hd.stream_id > h->last_request) {
+            return 0;
+        }
         s = h2_stream_new(h, NULL);
         if (s == NULL) {
             return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;

@@ -115,6 +115,12 @@ static int on_send_data(nghttp2_session *session,
 
 static void goaway_sent(struct h2 *h, uint32_t code)
 {
+    if (h->notice_waits) {
+        h->notice_waits = false;
+        if (h->notice_ping != 0) {
+            h2_ping(h, h->notice_ping);
+        }
+    }
     if (code == h->own_code) {
         h->is_over |= h->is_terminating;
     } else if (code != H2_NO_ERROR) {

@@ -99,13 +99,16 @@ struct h2 {
     struct h2_reading reading;
     struct h2_leaving leaving;
 
-    size_t credit; /* of the connection, not yet given */
+    size_t credit;       /* of the connection, not yet given */
     uint64_t uncredited; /* content the owner has not given credit for */
     uint32_t credit_step, stream_credit_step;
     uint64_t produced, limit;
     const char *error;     /* the session is lost */
     const char *complaint; /* h2_complaint() */
     uint32_t own_code;     /* of the owner's last GOAWAY */
+    int32_t last_request;  /* server: that GOAWAY's last stream id */
+    uint64_t notice_ping;  /* leaves behind that GOAWAY; 0: none */
+    bool notice_waits;     /* the GOAWAY of h2_shutdown_notice() */
     bool is_terminating, is_over;
     bool is_busy;   /* inside the library (N6) */
     bool is_broken; /* what the library has allocated must not be touched */
