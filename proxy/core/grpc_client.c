@@ -263,20 +263,20 @@ static void client_bytes(struct engine *e, struct conn *conn, struct slice s)
     buf_unref(e->memory, s.buf);
 }
 
-static void client_written(struct engine *e, struct conn *conn, uint64_t count)
-{
-    struct grpc_client *c = client_of(conn);
-    grpc_output_written(e, conn, &c->output, count);
-    if (c->doomed || c->drained) {
-        grpc_touch(e, conn); /* it may close now */
-    }
-}
-
 /* Both sides of the session have ended, or nobody listens any more. */
 static bool is_over(const struct grpc_client *c)
 {
     return h2_is_over(c->h2) || c->doomed ||
            (c->drained && list_empty(&c->calls));
+}
+
+static void client_written(struct engine *e, struct conn *conn, uint64_t count)
+{
+    struct grpc_client *c = client_of(conn);
+    grpc_output_written(e, conn, &c->output, count);
+    if (is_over(c)) {
+        grpc_touch(e, conn); /* it may close now */
+    }
 }
 
 static void client_flush(struct engine *e, struct conn *conn)

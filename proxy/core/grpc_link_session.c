@@ -202,6 +202,8 @@ void grpc_link_stream_closed(struct engine *e, struct grpc_link *l)
         bool over = l->state == GRPC_LINK_DRAINING || l->suspect;
         if (over) {
             grpc_link_wake_at(e, l, e->now_us);
+        } else {
+            grpc_link_schedule(e, l); /* nobody may need it any more (U8) */
         }
     }
     if (l->channel->n_waiting > 0) {
