@@ -118,10 +118,10 @@ class Load:
     def error_count(self):
         return sum(self.errors().values())
 
-    def worst(self, since=0.0):
-        """Seconds of the slowest call of those that began after `since`."""
+    def worst(self, since=0.0, until=float("inf")):
+        """Seconds of the slowest call of those that began in between."""
         return max((o.end - o.start for o in self.outcomes
-                    if o.start >= since), default=0.0)
+                    if since <= o.start < until), default=0.0)
 
     def first_ok(self, since):
         """Seconds from `since` to the end of the first OK, or None."""

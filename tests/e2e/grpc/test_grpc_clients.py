@@ -110,7 +110,7 @@ def test_c_core_cancels_in_a_flood(echo, echo_port, channel_to, until):
 
 
 def test_memory_is_given_back(front, echo, channel_to, asan):
-    """Ten rounds of 4 x 16 MiB: the last needs no more than the second."""
+    """Four rounds of 4 x 16 MiB: the last needs no more than the second."""
     one = front(echo)
     method = call(channel_to(one.port))
     data = bytes(16 * MIB)
@@ -119,7 +119,7 @@ def test_memory_is_given_back(front, echo, channel_to, asan):
         for future in [method.future(data, timeout=60) for _ in range(4)]:
             assert len(future.result()) == len(data)
         return rss_bytes(one.redial.pid)
-    sizes = [round_of_calls() for _ in range(6)]
+    sizes = [round_of_calls() for _ in range(4)]
     assert sizes[-1] - sizes[1] < (128 if asan else 8) * MIB, sizes
 
 

@@ -356,10 +356,10 @@ def test_safe_20_rolling_restart(make_server, front, until):
     for server in servers:
         server.wait_ready()
     one = front(*servers, sets=["upstream.lb=round_robin"])
-    load = Load(f"127.0.0.1:{one.port}", 6, rate=150, options=[
+    load = Load(f"127.0.0.1:{one.port}", 4, rate=150, options=[
         ("grpc.enable_retries", 0)]).start()
     for n, server in enumerate(servers):
-        load.sleep_until(1 + 1.5 * n)
+        load.sleep_until(0.5 + 1.1 * n)
         assert server.end() == 0
         server.restart()
     load.join()

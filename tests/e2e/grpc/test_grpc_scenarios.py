@@ -9,12 +9,13 @@ import pytest
 import backends
 import plays
 
+SECONDS = {"stop": 3.2}
 KINDS = {"term": "node"}  # whose SIGTERM loses nothing by itself: server.js
 
 
 @pytest.fixture
 def play(folder, direct, request, figure):
-    def run(name, seconds=3.5, **options):
+    def run(name, **options):
         kind = KINDS.get(name, "python")
         if kind == "node" and not os.path.isdir(os.path.join(
                 os.path.dirname(backends.HERE), "node_modules", "@grpc")):
@@ -23,6 +24,7 @@ def play(folder, direct, request, figure):
         def make_proxy(targets, sets):
             return request.getfixturevalue("make_redial")(
                 "grpc://" + ",".join(targets), sets=sets)
+        seconds = SECONDS.get(name, 2.6)
         result = plays.play(name, folder, None if direct else make_proxy,
                             seconds, kind=kind, **options)
         for label, shown in result.rows:
@@ -35,7 +37,7 @@ def play(folder, direct, request, figure):
 @pytest.mark.parametrize("name", [name for name in plays.SCENARIOS
                                   if name != "stream"])
 def test_clients_do_not_notice(play, name, direct):
-    result = play(name, rate=300 if name != "cancel" else 150)
+    result = play(name, rate=400 if name != "cancel" else 200)
     if not direct:
         assert result.bad == []
     if "calls" in result.figures:
@@ -43,11 +45,11 @@ def test_clients_do_not_notice(play, name, direct):
 
 
 def test_long_stream_needs_no_memory(play, direct, asan):
-    """256 MiB through a client that reads 100 MiB/s."""
-    result = play("stream", size=256 << 20)
+    """160 MiB through a client that reads 100 MiB/s."""
+    result = play("stream", size=160 << 20)
     if not asan:
         assert result.bad == []
-    assert result.figures["received"] == 256 << 20
+    assert result.figures["received"] == 160 << 20
     assert result.figures["memory grew by"] < (96 if asan else 24) << 20
 
 
