@@ -91,6 +91,13 @@ void meta_text(uint64_t key, char *text, size_t size)
              (unsigned long long)(mix(key + 1) % 1000));
 }
 
+struct span meta_pad(uint32_t size)
+{
+    static uint8_t pad[PAD_MAX];
+    memset(pad, 'p', sizeof pad);
+    return (struct span){ pad, size < PAD_MAX ? size : PAD_MAX };
+}
+
 /* ---- frames ---- */
 
 enum {

@@ -12,7 +12,6 @@ enum {
     READ_MAX = 700,
     STEP_US = 1000, /* a deadline may be kept so late */
     LOOK_AGAIN_US = 5000,
-    STREAM_WINDOW = 65535,
 };
 
 static struct call *call_of(const struct h2_stream *s)
@@ -372,12 +371,6 @@ static const struct h2_handler handler = {
 
 /* ---- calls ---- */
 
-static uint32_t message_size(struct world *w)
-{
-    uint64_t most = w->settings.big_values && chance(w, 1, 4) ? 60000 : 800;
-    return chance(w, 1, 8) ? 0 : (uint32_t)pick(w, 0, most);
-}
-
 static void draw_call(struct world *w, struct call *call)
 {
     call->shape = (enum shape)pick(w, 0, SHAPE_COUNT - 1);
@@ -397,6 +390,9 @@ static void draw_call(struct world *w, struct call *call)
     }
     for (unsigned i = 0; i < call->body.n; i++) {
         call->body.size[i] = message_size(w);
+    }
+    if (chance(w, 1, 30) && !w->grpc->probing) {
+        call->pad = (uint32_t)pick(w, 0, PAD_MAX);
     }
     if (chance(w, 1, 3) && !w->grpc->probing) {
         call->timeout_us = 1000 * pick(w, 5, chance(w, 1, 2) ? 300 : 4000);
@@ -431,6 +427,8 @@ static void submit(struct world *w, struct caller *c, struct call *call)
     f[n++] = field("content-type", "application/grpc+sim");
     f[n++] = field("x-call", id);
     f[n++] = field("x-meta-bin", meta);
+    f[n] = field("x-pad", "");
+    f[n++].value = meta_pad(call->pad);
     if (call->timeout_us > 0) {
         f[n++] = field("grpc-timeout", timeout);
     }
@@ -635,9 +633,9 @@ static bool connect_first(struct world *w, struct caller *c)
         .handler = &handler,
         .owner = c,
         .memory = w->grpc->memory,
-        .stream_window = STREAM_WINDOW,
+        .stream_window = window_draw(w),
         .connection_window = 1 << 20,
-        .max_header_list_size = 16384,
+        .max_header_list_size = chance(w, 1, 4) ? 2000 : 30000,
     };
     c->h2 = h2_new(&options);
     flush(w, c);

@@ -7,7 +7,6 @@
 
 enum {
     MAGIC = 24, /* the bytes in front of a client's frames */
-    STREAM_WINDOW = 65535,
     LONG_GOAWAY_US = 500000,
 };
 
@@ -126,14 +125,14 @@ static void draw_body(struct world *w, struct run *r)
         b->n = r->call->body.n;
     }
     for (unsigned i = 0; i < b->n; i++) {
-        uint64_t most = w->settings.big_values && chance(w, 1, 4) ? 60000 : 800;
-        b->size[i] = (uint32_t)pick(w, 0, most);
+        b->size[i] = message_size(w);
     }
 }
 
 static void draw_pushback(struct world *w, struct run_record *rec)
 {
     rec->pushback = GRPC_PUSHBACK_NONE;
+    rec->split_end = rec->trailers_only && chance(w, 1, 4);
     if (chance(w, 1, 6)) {
         rec->pushback = chance(w, 1, 3) ? GRPC_PUSHBACK_NO : GRPC_PUSHBACK_MS;
         rec->pushback_ms = (uint32_t)pick(w, 0, 300);
@@ -151,6 +150,7 @@ static void draw_manner(struct world *w, struct run *r)
     if (w->healed || draw < 50) {
         return;
     }
+    rec->pad = chance(w, 1, 30) ? (uint32_t)pick(w, 0, PAD_MAX) : 0;
     r->end_at = (unsigned)pick(w, 0, 3);
     r->early = chance(w, 1, 4);
     if (draw < 80) {
@@ -188,7 +188,9 @@ static size_t add_run(const struct run *r, struct h2_field *f, struct words *t)
     meta_text((uint64_t)r->call->id * 100 + r->number, t->meta, sizeof t->meta);
     f[0] = field("x-run", t->run);
     f[1] = field("x-meta-bin", t->meta);
-    return 2;
+    f[2] = field("x-pad", "");
+    f[2].value = meta_pad(record_of(r)->pad);
+    return 3;
 }
 
 static size_t add_status(const struct run *r,
@@ -218,12 +220,13 @@ static void say_headers(struct run *r, bool end)
     f[n++] = field(":status", "200");
     f[n++] = field("content-type", "application/grpc+sim");
     n += add_run(r, f + n, &t);
+    bool split = end && record_of(r)->split_end;
     if (end) {
         n += add_status(r, f + n, &t);
         record_of(r)->said = r->status;
         r->ended = true;
     }
-    if (!h2_respond(r->port->h2, r->stream, f, n, NULL, end)) {
+    if (!h2_respond(r->port->h2, r->stream, f, n, NULL, end && !split)) {
         abort();
     }
 }
@@ -569,6 +572,10 @@ static size_t on_pull(struct h2 *h,
     struct run_record *rec = record_of(r);
     uint64_t left = body_until(&rec->body, r->released) - rec->sent;
     size_t n = left < max ? (size_t)left : max;
+    if (rec->split_end && r->ended) {
+        *flags = H2_PULL_END;
+        return 0;
+    }
     if (n < left || !r->finished) {
         return n;
     }
@@ -701,6 +708,7 @@ static const struct h2_handler handler = {
 void host_init(struct world *w, struct host *h, unsigned index)
 {
     *h = (struct host){ .w = w, .index = index, .up = true };
+    h->window = window_draw(w);
     h->max_streams = chance(w, 1, 3) ? (uint32_t)pick(w, 1, 6) : 100;
 }
 
@@ -729,9 +737,9 @@ void host_accept(struct world *w, struct host *h, struct link *l)
         .owner = p,
         .memory = w->grpc->memory,
         .max_streams = h->max_streams,
-        .stream_window = STREAM_WINDOW,
+        .stream_window = h->window,
         .connection_window = 1 << 20,
-        .max_header_list_size = 16384,
+        .max_header_list_size = chance(w, 1, 4) ? 2000 : 30000,
     };
     p->h2 = h2_new(&options);
     if (!h->stopped) {

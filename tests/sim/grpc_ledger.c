@@ -101,6 +101,9 @@ static bool may_run_again(const struct grpc_settings *s,
     if (lost_may_retry(s, c, GRPC_UNAVAILABLE)) {
         return true; /* the connection, or the attempt's time */
     }
+    if (r->pad > 0 && lost_may_retry(s, c, GRPC_RESOURCE_EXHAUSTED)) {
+        return true; /* X7 */
+    }
     if (r->was_reset) {
         return lost_may_retry(s, c, grpc_status_of_reset(r->reset_code));
     }

@@ -15,6 +15,7 @@ enum {
     METHODS = 4,
     FIELDS_MAX = 16,
     WRITTEN_KEPT = 64,
+    PAD_MAX = 20000,
     NEVER_SAID = -1,
 };
 
@@ -36,6 +37,8 @@ bool body_has(const struct body *b, uint64_t offset, struct span bytes);
 
 /* A field of metadata that follows from a key, to be found again unchanged. */
 void meta_text(uint64_t key, char *text, size_t size);
+/* Metadata of that length, which is only there to be long. */
+struct span meta_pad(uint32_t size);
 
 /* ---- frames as they are written, read without a session ---- */
 
@@ -80,6 +83,8 @@ struct run_record {
     bool was_reset, not_grpc, no_status;
     uint32_t reset_code;
     unsigned http;
+    uint32_t pad;   /* of its metadata */
+    bool split_end; /* Trailers-Only whose end stands in an empty DATA frame */
     enum grpc_pushback pushback;
     uint32_t pushback_ms;
 };
@@ -101,6 +106,7 @@ struct call {
     uint32_t before;     /* grpc-previous-rpc-attempts */
     uint64_t timeout_us; /* 0: none */
     struct body body;
+    uint32_t pad; /* of its metadata */
 
     /* At the client. */
     struct caller *caller; /* borrowed; NULL: over */
@@ -172,7 +178,7 @@ struct host {
     unsigned index;
     bool up, stopped;
     uint64_t stops;
-    uint32_t max_streams;
+    uint32_t max_streams, window;
     struct port *ports; /* owned */
 };
 
@@ -212,6 +218,7 @@ enum grpc_wake {
 struct grpc_settings {
     bool blanket, has_explicit;
     bool by_name;
+    bool huge; /* messages larger than any window */
     enum grpc_retries retries;
     bool disabled; /* max_retry_attempts = 0 */
     enum grpc_ambiguous ambiguous;
@@ -258,6 +265,8 @@ void ledger_status(struct world *w, struct call *c, struct span message);
 void ledger_end(struct world *w);
 
 /* grpc_settings.c */
+uint32_t message_size(struct world *w);
+uint32_t window_draw(struct world *w);
 void grpc_settings_draw(struct world *w, const struct run_options *options);
 /* The explicit policy, which no option can say. */
 void grpc_settings_policy(struct world *w);

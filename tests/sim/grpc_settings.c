@@ -173,6 +173,14 @@ static void draw_buffers(struct world *w, struct grpc_settings *s)
             (uint32_t)set(w, "upstream.max_response_message_bytes",
                           pick(w, 0, 20000), "");
     }
+    if (s->huge) {
+        set(w, "grpc.memory_high", 16, "MiB");
+        s->small_limits = true;
+    }
+    if (chance(w, 1, 3)) {
+        set(w, "listener.max_header_list_size", pick(w, 4, 16), "KiB");
+        set(w, "upstream.max_header_list_size", pick(w, 4, 16), "KiB");
+    }
     if (chance(w, 1, 8)) {
         set(w, "grpc.max_calls", pick(w, 1, 10), "");
         s->small_limits = true;
@@ -260,11 +268,28 @@ void grpc_settings_draw(struct world *w, const struct run_options *options)
     s->lazy_drain = chance(w, 1, 2);
     w->grpc->n_hosts = (unsigned)pick(w, 1, HOSTS_MAX);
     g->by_name = chance(w, 1, 3);
+    g->huge = chance(w, 1, 16);
     draw_retries(w, g);
     draw_pace(w, g);
     draw_buffers(w, g);
     draw_connections(w, g);
     draw_listener(w, g);
+}
+
+uint32_t message_size(struct world *w)
+{
+    uint64_t most = w->settings.big_values && chance(w, 1, 4) ? 60000 : 800;
+    if (w->grpc->s.huge && chance(w, 1, 8)) {
+        most = 400000;
+    }
+    return chance(w, 1, 8) ? 0 : (uint32_t)pick(w, 0, most);
+}
+
+/* The window of a peer's streams: mostly that of HTTP/2. */
+uint32_t window_draw(struct world *w)
+{
+    static const uint32_t windows[] = { 65535, 65535, 65535, 1000, 20000 };
+    return windows[pick(w, 0, 4)];
 }
 
 static char *copied(const char *text)
