@@ -37,7 +37,7 @@ SHAPES = ("1 × 100", "10 × 10", "50 × 1")
 MIDDLE = "10 × 10"
 REQUESTS = 60000
 COUNTED = 1500
-PROFILED = 10000
+PROFILED = 20000
 LATENCY_REQUESTS = 4000
 
 # What redial has to reach; the smoke test allows twice that.
@@ -140,23 +140,31 @@ class Bench:
 
     def measure(self, args):
         f = figures.Figures(list(self.ways))
+        quiet = figures.Quiet(args.patience)
         requests = max(1000, int(REQUESTS * args.scale))
         for shape in SHAPES:
             f.samples[CALL, shape] = figures.throughput(
-                self.ways, CALL, shape, requests, args.rounds, self.client.load
-            )
-        f.latency = self._latency(args)
+                self.ways, CALL, shape, requests, args.rounds,
+                self.client.load, quiet,
+            )  # fmt: skip
+        f.latency = self._latency(args, quiet)
+        f.n_taken = quiet.n_taken
+        f.n_disturbed = quiet.n_disturbed
         self.count(f, [self.echo, *self.found], args.scale)
         return f
 
-    def _latency(self, args):
+    def _latency(self, args, quiet):
         """name -> p50 in µs; the ways take turns here too."""
         requests = max(500, int(LATENCY_REQUESTS * args.scale))
         seen = {name: [] for name in self.ways}
         for number in range(2 * args.rounds):
             note(f"one call at a time, round {number + 1}")
             for name, way in self.ways.items():
-                seen[name].append(self.client.p50_us(way.port, requests))
+
+                def p50_us(way=way):
+                    return self.client.p50_us(way.port, requests)
+
+                seen[name].append(quiet.take(way, p50_us))
         return {name: statistics.median(p50s) for name, p50s in seen.items()}
 
     def count(self, f, found, scale):
@@ -273,6 +281,10 @@ def bench(args, folder):
         f = b.measure(args)
     figures.print_machine(b.found, f"Unary calls, {MESSAGE_BYTES}-byte messages")
     print_overview(f)
+    print(
+        f"In {f.n_disturbed} of {f.n_taken} measurements of time others used "
+        f"more than {figures.Quiet.OTHERS_MAX:.0%} of a CPU.\n"
+    )
     figures.print_goals(goals(f))
     print_loads(f)
     print_commands(b, args)
@@ -312,6 +324,13 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--only", help="of the others only these: nginx,haproxy")
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=0,
+        metavar="SECONDS",
+        help="wait that long altogether for moments when the machine is quiet",
+    )
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--quick", action="store_true", help="the smoke test")
     mode.add_argument("--profile", action="store_true")

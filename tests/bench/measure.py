@@ -5,6 +5,7 @@ import collections
 import csv
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -113,6 +114,20 @@ def load(port, operation, pipeline, requests, client=PLAIN):
     if client == CLUSTER and operation == "MGET":
         result.rps /= MGET_KEYS
     return result
+
+
+def busy_ns():
+    """Time that all CPUs were not idle, also for somebody else's machine."""
+    with open("/proc/stat") as f:
+        user, nice, system, idle, iowait, *rest = f.readline().split()[1:9]
+    ticks = sum(int(n) for n in (user, nice, system, *rest))
+    return ticks * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+
+
+def children_ns():
+    """Time on a CPU of the clients that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return int((used.ru_utime + used.ru_stime) * 1e9)
 
 
 def key_name(number):
