@@ -40,7 +40,6 @@ struct grpc_link;
 enum {
     GRPC_TEXT_MAX = 256,    /* of a message of redial's own */
     GRPC_COPY_BELOW = 2048, /* smaller pieces of content are copied (FL5) */
-    GRPC_CHARGE_MIN = 64,   /* memory a piece counts at least (FL3) */
     GRPC_STALL_US = 20 * 1000 * 1000,   /* output without progress (FL8) */
     GRPC_PREFACE_US = 10 * 1000 * 1000, /* for a client's first bytes (K11) */
 };
@@ -303,10 +302,10 @@ struct grpc_channel {
     uint64_t pass_us;      /* and when (Y2) */
     uint64_t keepalive_us; /* of new links: it may have been doubled (K4) */
     bool passing;          /* pick_first: they are tried one after the other */
-    bool wanted;  /* pick_first: a link is, although no call waits (K7) */
-    bool pump;    /* to be looked at before the step ends */
-    bool turned;  /* FAILING has just begun (W3) */
-    bool shut;    /* nothing is opened any more */
+    bool wanted; /* pick_first: a link is, although no call waits (K7) */
+    bool pump;   /* to be looked at before the step ends */
+    bool turned; /* FAILING has just begun (W3) */
+    bool shut;   /* nothing is opened any more */
 };
 
 bool grpc_channel_init(struct engine *e,

@@ -536,7 +536,8 @@ static void on_closed(struct h2 *h, struct h2_stream *s, uint32_t code)
     }
     struct grpc_call *call = s->user;
     s->user = NULL;
-    if (!call->down_ended && call->state != GRPC_CALL_DONE) {
+    bool answered = call->state == GRPC_CALL_DONE && call->local;
+    if (!call->down_ended && !answered) {
         charge_reset(e, c);
     }
     grpc_call_stream_closed(e, call, code);

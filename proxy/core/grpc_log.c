@@ -4,6 +4,41 @@
 
 #include "proxy/core/state.h"
 
+enum {
+    /* Bytes of small pieces in one buf. */
+    TOGETHER = 2 * GRPC_COPY_BELOW - (int)sizeof(struct buf),
+};
+
+/* Copy a small piece: the first one alone, those that follow together, so that
+ * content that comes in tiny frames takes no more memory than is counted. */
+static bool add_copy(struct memory *m, struct chain *c, struct span bytes)
+{
+    const struct segment *tail = c->tail;
+    if (tail == NULL || bytes.len == 0 || bytes.len >= GRPC_COPY_BELOW) {
+        return chain_push_copy(m, c, bytes);
+    }
+    /* A buf of that size is this chain's own, and nobody else adds to it. */
+    struct buf *b = tail->slice.buf;
+    bool own = b->cap == TOGETHER && b->cap - b->len >= bytes.len &&
+               tail->slice.offset + tail->slice.len == b->len;
+    if (!own) {
+        b = buf_new(m, TOGETHER);
+        if (b == NULL) {
+            return false;
+        }
+    }
+    uint32_t at = b->len;
+    memcpy(b->data + at, bytes.data, bytes.len);
+    b->len += (uint32_t)bytes.len;
+    if (own) {
+        (void)chain_extend(c, b, at, (uint32_t)bytes.len);
+        return true;
+    }
+    return chain_push(m, c,
+                      (struct slice){
+                          .buf = b, .offset = at, .len = (uint32_t)bytes.len });
+}
+
 bool grpc_content_add(struct engine *e, struct chain *c, struct span bytes)
 {
     struct buf *b = e->grpc_reading;
@@ -13,7 +48,7 @@ bool grpc_content_add(struct engine *e, struct chain *c, struct span bytes)
                                (uint32_t)(bytes.data - b->data),
                                (uint32_t)bytes.len);
     }
-    return chain_push_copy(e->memory, c, bytes);
+    return add_copy(e->memory, c, bytes);
 }
 
 bool grpc_log_add(struct engine *e, struct grpc_log *log, struct span bytes)

@@ -16,6 +16,10 @@
 #define ONE  "[upstream u]\ntype = grpc\nnodes = 127.0.0.1:1000\n"
 #define PATH "/s.S/M"
 
+enum {
+    ALLOCATIONS = 900,
+};
+
 /* The talk of a server that came as the i-th of those still open. */
 static struct talk *asked(struct peer *server, int32_t id)
 {
@@ -166,6 +170,110 @@ static void headers_count_as_sent_with_their_last_byte(void **state)
     die_with(0, false);
 }
 
+/* ---- memory ------------------------------------------------------------------- */
+
+/* A bit of everything: a retry, an upload, a download, an answer too early, a
+ * cancelled call, a lost connection, a drain. */
+static void play(size_t fail_at)
+{
+    struct driver *d =
+        driver_new(LISTENER ONE
+                   "max_retry_attempts = 2\nidempotent_methods = /s.S/M\n"
+                   "initial_backoff = 10ms\nidle_probe = 10s\n",
+                   fail_at);
+    if (d == NULL) {
+        return;
+    }
+    struct peer *c = driver_client(d, 0);
+    if (c == NULL) {
+        driver_free(d);
+        return;
+    }
+    struct talk *one = call_unary(c, PATH, 100, "x-key: value\n");
+    struct talk *two = call_open(c, "/s.S/Stream", NULL);
+    driver_pass(d, SECOND);
+    if (two != NULL && two->stream != NULL) {
+        call_send(c, two, 100000, false);
+    }
+    driver_pass(d, SECOND);
+    struct peer *s = driver_server(d, 1000);
+    for (int32_t id = 1; s != NULL && id < 5; id += 2) {
+        struct talk *t = talk_of(&s->side, id);
+        if (t != NULL && id == 1) {
+            reply_only(&s->side, t, "grpc-status: 14\n");
+        } else if (t != NULL) {
+            reply_head(&s->side, t);
+            reply_data(&s->side, t, 150000);
+        }
+    }
+    driver_pass(d, SECOND);
+    s = driver_server(d, 1000);
+    struct talk *again = s == NULL ? NULL : talk_of(&s->side, 5);
+    if (again != NULL) {
+        reply_ok(&s->side, again);
+    }
+    driver_pass(d, 11 * SECOND);
+    if (c->open) {
+        (void)call_unary(c, PATH, 3000, NULL);
+    }
+    driver_pass(d, 2 * SECOND);
+    s = driver_server(d, 1000);
+    if (s != NULL) {
+        peer_end(s, fail_at % 2 == 0 ? IO_END : IO_RESET);
+    }
+    driver_pass(d, SECOND);
+    driver_drain(d);
+    driver_pass(d, 2 * SECOND);
+    if (fail_at % 3 == 0) {
+        driver_drain(d);
+        driver_pass(d, 2 * SECOND);
+    }
+    (void)one;
+    driver_free(d);
+}
+
+/* §5.5: frames with one byte each. The block they were read in is counted
+ * while they are referred to, so the engine's own memory is looked at. */
+static void tiny_frames_take_no_more_than_they_say(void **state)
+{
+    (void)state;
+    enum {
+        FRAMES = 100000
+    };
+    struct driver *d = driver_new(LISTENER ONE, 0);
+    d->refuses[0] = true;
+    struct peer *c = driver_client(d, 0);
+    (void)call_open(c, PATH, NULL);
+    driver_run(d);
+    struct engine_stats stats;
+    struct upstream_stats upstreams[1];
+    size_t live = d->memory.live;
+    engine_stats(d->engine, &stats, upstreams);
+    uint64_t before = stats.block_bytes;
+    static struct raw raw;
+    for (unsigned i = 0; i < FRAMES; i += 1000) {
+        raw = (struct raw){ .len = 0 };
+        for (unsigned k = 0; k < 1000; k++) {
+            raw_frame(&raw, RAW_DATA, 0, 1, i + k == 0 ? "\0" : "x", 1);
+        }
+        peer_raw(c, raw.bytes, raw.len);
+        driver_run(d);
+    }
+    engine_stats(d->engine, &stats, upstreams);
+    assert_in_range(stats.block_bytes - before, FRAMES, 2 * FRAMES);
+    assert_true(d->memory.live - live < FRAMES / 100);
+    driver_free(d);
+}
+
+/* [flow-09] */
+static void any_allocation_may_fail(void **state)
+{
+    (void)state;
+    for (size_t n = 1; n <= ALLOCATIONS; n++) {
+        play(n);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -174,6 +282,8 @@ int main(void)
         cmocka_unit_test(a_broken_session_is_closed),
         cmocka_unit_test(a_link_that_is_idle_after_a_long_call_ends),
         cmocka_unit_test(headers_count_as_sent_with_their_last_byte),
+        cmocka_unit_test(tiny_frames_take_no_more_than_they_say),
+        cmocka_unit_test(any_allocation_may_fail),
     };
     (void)answer_ok;
     return cmocka_run_group_tests(tests, NULL, NULL);
