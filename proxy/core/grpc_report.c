@@ -34,13 +34,22 @@ static void copy_method(const struct grpc_method_stats *from,
     copy_ended(from->attempts, to->attempts);
 }
 
+/* NULL: the upstream is not one of gRPC. Without any there is no table. */
+static const struct grpc_channel *channel_at(const struct engine *e, size_t i)
+{
+    if (e->channels == NULL || e->channels[i].config == NULL) {
+        return NULL;
+    }
+    return &e->channels[i];
+}
+
 void engine_grpc_stats(const struct engine *e,
                        size_t upstream,
                        struct grpc_stats *out)
 {
-    const struct grpc_channel *ch = &e->channels[upstream];
-    if (ch->config == NULL) {
-        return; /* it is not one of gRPC */
+    const struct grpc_channel *ch = channel_at(e, upstream);
+    if (ch == NULL) {
+        return;
     }
     struct grpc_method_stats *methods = out->methods;
     *out = ch->stats;
@@ -154,11 +163,11 @@ void engine_channel_state(const struct engine *e,
 {
     static_assert((int)CHANNEL_ENDPOINTS_MAX >= (int)GRPC_ENDPOINTS_MAX,
                   "all of the names can be shown");
-    const struct grpc_channel *ch = &e->channels[upstream];
+    const struct grpc_channel *ch = channel_at(e, upstream);
     out->n_endpoints = 0;
     out->n_left_out = 0;
-    if (ch->config == NULL) {
-        return; /* it is not one of gRPC */
+    if (ch == NULL) {
+        return;
     }
     out->state = channel_state_name((enum grpc_channel_state)ch->state);
     out->calls = ch->budget.calls;

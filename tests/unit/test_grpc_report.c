@@ -340,6 +340,20 @@ static void of_redis_there_is_nothing(void **state)
     close_scene(s);
 }
 
+static void without_grpc_there_is_nothing(void **state)
+{
+    (void)state;
+    struct scene *s = open_scene_of("[upstream cache]\n"
+                                    "address = 127.0.0.1:6379\n");
+    s->state.n_endpoints = 5;
+    s->stats.goaways = 6;
+    engine_channel_state(s->engine, 0, &s->state);
+    engine_grpc_stats(s->engine, 0, &s->stats);
+    assert_int_equal(s->state.n_endpoints, 0);
+    assert_int_equal(s->stats.goaways, 6);
+    close_scene(s);
+}
+
 static void first_bytes_tell_what_a_stranger_speaks(void **state)
 {
     (void)state;
@@ -369,6 +383,7 @@ int main(void)
         cmocka_unit_test(what_has_no_room_is_counted),
         cmocka_unit_test(old_numbers_do_not_stay),
         cmocka_unit_test(of_redis_there_is_nothing),
+        cmocka_unit_test(without_grpc_there_is_nothing),
         cmocka_unit_test(first_bytes_tell_what_a_stranger_speaks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
