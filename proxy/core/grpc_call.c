@@ -117,22 +117,6 @@ static void count_done(struct engine *e, struct grpc_call *call)
                      call->delay_us);
 }
 
-/* S2: the client's own retries would only multiply ours. */
-static bool should_stop_client(const struct grpc_call *call)
-{
-    switch (call->channel->config->grpc.stop_client_retries) {
-    case GRPC_STOP_NEVER: return false;
-    case GRPC_STOP_ALWAYS: break;
-    case GRPC_STOP_AUTO:
-        if (call->attempts.configured <= 1) {
-            return false;
-        }
-        break;
-    }
-    return call->local || call->trailers == NULL ||
-           call->trailers->first[H2_GRPC_PUSHBACK] == 0; /* P3 */
-}
-
 /* The status is decided. */
 static void call_done(struct engine *e,
                       struct grpc_call *call,
@@ -148,7 +132,7 @@ static void call_done(struct engine *e,
         call->channel->stats.held_headers[GRPC_HELD_FINAL]++;
     }
     if (status != GRPC_OK) {
-        call->stop = call->stop || should_stop_client(call);
+        call->stop = call->stop || grpc_reply_stops_client(call);
     }
     timer_clear(&e->timers, &call->timer);
     grpc_log_clear(e, &call->log);
@@ -173,7 +157,7 @@ static void reply_expired(struct engine *e,
     }
     call->local = true;
     call->status = GRPC_DEADLINE_EXCEEDED;
-    call->stop = call->stop || should_stop_client(call);
+    call->stop = call->stop || grpc_reply_stops_client(call);
     note(e, call, span_of(text));
     grpc_reply_finish(e, call);
 }

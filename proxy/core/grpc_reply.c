@@ -11,6 +11,14 @@ static struct span text(const char *s)
     return span_of(s);
 }
 
+static void add_head(struct grpc_fields *f, const char *http)
+{
+    grpc_fields_init(f);
+    grpc_fields_add(f, H2_STATUS, text(":status"), text(http));
+    grpc_fields_add(f, H2_CONTENT_TYPE, text("content-type"),
+                    text("application/grpc"));
+}
+
 /* Z1: all in one HEADERS frame. */
 static void add_local(struct grpc_fields *f,
                       const char *http,
@@ -18,10 +26,7 @@ static void add_local(struct grpc_fields *f,
                       const char *words,
                       bool stop)
 {
-    grpc_fields_init(f);
-    grpc_fields_add(f, H2_STATUS, text(":status"), text(http));
-    grpc_fields_add(f, H2_CONTENT_TYPE, text("content-type"),
-                    text("application/grpc"));
+    add_head(f, http);
     grpc_fields_add_status(f, status, words);
     if (stop) {
         grpc_fields_add_stop(f);
@@ -83,11 +88,40 @@ static void drop_content(struct engine *e, struct grpc_call *call)
     chain_clear(e->memory, &call->reply);
 }
 
+bool grpc_reply_stops_client(const struct grpc_call *call)
+{
+    switch (call->channel->config->grpc.stop_client_retries) {
+    case GRPC_STOP_NEVER: return false;
+    case GRPC_STOP_ALWAYS: break;
+    case GRPC_STOP_AUTO:
+        if (call->attempts.configured <= 1) {
+            return false;
+        }
+        break;
+    }
+    return call->local || call->trailers == NULL ||
+           call->trailers->first[H2_GRPC_PUSHBACK] == 0; /* P3 */
+}
+
+static const char too_large[] = "response headers exceed the client's limit";
+
+/* What the endpoint says does not fit: redial's own words instead (X6). */
+static void add_too_large(struct grpc_fields *f, struct grpc_call *call)
+{
+    call->local = true;
+    call->status = GRPC_RESOURCE_EXHAUSTED;
+    grpc_fields_add_status(f, call->status, too_large);
+    if (call->stop || grpc_reply_stops_client(call)) {
+        grpc_fields_add_stop(f);
+    }
+}
+
 /* One HEADERS frame with END_STREAM. */
-static bool send_only(struct engine *e, struct grpc_call *call)
+static bool send_only(struct engine *e, struct grpc_call *call, bool head_fits)
 {
     struct grpc_fields f;
-    if (call->local) {
+    bool local = call->local;
+    if (local) {
         add_local(&f, "200", call->status, call->text, call->stop);
     } else {
         grpc_fields_init(&f);
@@ -95,22 +129,22 @@ static bool send_only(struct engine *e, struct grpc_call *call)
         if (call->stop) {
             grpc_fields_add_stop(&f);
         }
-        if (!fits(call, &f)) {
-            call->status = GRPC_RESOURCE_EXHAUSTED;
-            add_local(&f, "200", GRPC_RESOURCE_EXHAUSTED,
-                      "response headers exceed the client's limit", false);
-        }
+    }
+    if (!head_fits || (!local && !fits(call, &f))) {
+        add_head(&f, "200");
+        add_too_large(&f, call);
     }
     grpc_touch(e, &call->client->conn);
     return h2_respond(call->client->h2, call->down, f.list, f.n,
-                      call->local ? NULL : call->trailers, true);
+                      local ? NULL : call->trailers, true);
 }
 
 static bool send_trailers(struct grpc_call *call)
 {
     struct grpc_fields f;
+    bool local = call->local;
     grpc_fields_init(&f);
-    if (call->local) {
+    if (local) {
         grpc_fields_add_status(&f, call->status, call->text);
     } else {
         grpc_fields_reply(&f, call->trailers);
@@ -120,11 +154,10 @@ static bool send_trailers(struct grpc_call *call)
     }
     if (!fits(call, &f)) {
         grpc_fields_init(&f);
-        grpc_fields_add_status(&f, GRPC_RESOURCE_EXHAUSTED,
-                               "response headers exceed the client's limit");
+        add_too_large(&f, call);
     }
     return h2_trailers(call->client->h2, call->down, f.list, f.n,
-                       call->local ? NULL : call->trailers);
+                       local ? NULL : call->trailers);
 }
 
 void grpc_reply_finish(struct engine *e, struct grpc_call *call)
@@ -136,13 +169,8 @@ void grpc_reply_finish(struct engine *e, struct grpc_call *call)
     if (call->local) {
         drop_content(e, call); /* Z3 */
     }
-    if (!call->forwarded && !call->local && call->head != NULL &&
-        !grpc_reply_headers(e, call)) {
-        call->local = true;
-        call->status = GRPC_RESOURCE_EXHAUSTED;
-        memory_give(e->memory, call->text);
-        call->text = NULL;
-    }
+    bool has_head = !call->forwarded && !call->local && call->head != NULL;
+    bool head_fits = !has_head || grpc_reply_headers(e, call);
     bool done = true;
     if (call->forwarded && !call->local) {
         grpc_reply_more(e, call); /* the trailers follow the content */
@@ -150,7 +178,7 @@ void grpc_reply_finish(struct engine *e, struct grpc_call *call)
         done = send_trailers(call); /* instead of it */
         grpc_touch(e, &call->client->conn);
     } else {
-        done = send_only(e, call);
+        done = send_only(e, call, head_fits);
     }
     if (!done) {
         call->channel->stats.limit_memory++;

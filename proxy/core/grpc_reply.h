@@ -16,6 +16,10 @@ void grpc_reply_refuse(struct engine *e,
  * its limit (X6), or there is no memory; nothing was given. */
 bool grpc_reply_headers(struct engine *e, struct grpc_call *call);
 
+/* S2: whether the client is to be told not to retry: its own retries would only
+ * multiply ours. Of a status that is not OK. */
+bool grpc_reply_stops_client(const struct grpc_call *call);
+
 /* There is more content, or its end. */
 void grpc_reply_more(struct engine *e, struct grpc_call *call);
 
