@@ -143,7 +143,7 @@ mutant 'reply bytes not given back' grpc_reply.c \
     's/e->grpc.bytes -= call->reply.bytes;/(void)e;/'
 mutant 'the unit of a retry kept' grpc_retry.c 's/^        b->retries--;/        (void)b;/'
 mutant 'clients not told to stop' grpc_call.c \
-    's/call->stop = call->stop || should_stop_client(call);/(void)should_stop_client;/'
+    's/call->stop = call->stop || grpc_reply_stops_client(call);/(void)0;/'
 mutant 'a cancelled attempt goes on' grpc_attempt.c \
     's/^        h2_reset(link->h2, call->up, code);/        (void)code;/'
 mutant 'max_queued_calls ignored' grpc_channel.c \
