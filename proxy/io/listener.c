@@ -115,7 +115,7 @@ static int open_tcp(const struct listener_options *o,
     if (o->reuse_port) {
         set_flag(fd, SOL_SOCKET, SO_REUSEPORT);
     }
-    sockaddr_tune_tcp(fd, o->process);
+    sockaddr_tune_tcp(fd, o->process, o->unconfirmed_us);
     return bind(fd, (const struct sockaddr *)&to->storage, to->len);
 }
 

@@ -13,8 +13,9 @@ struct listener_options {
     const struct process_config *process;
     uint32_t backlog;
     uint32_t unix_mode;
-    bool reuse_port;    /* several workers bind the same TCP port */
-    const char *option; /* how to choose another address: "--listen" */
+    uint64_t unconfirmed_us; /* TCP_USER_TIMEOUT of its clients; 0: none */
+    bool reuse_port;         /* several workers bind the same TCP port */
+    const char *option;      /* how to choose another address: "--listen" */
 };
 
 /* Bind and listen. Returns a non-blocking handle, or -1 and, in error, one

@@ -100,6 +100,18 @@ static int probe(struct server *s, struct listener_options options)
     return fd < 0 ? -1 : 0;
 }
 
+/* The kernel counts a client that does not read as one that confirms nothing.
+ * Such a client has its stall_timeout first, so that the core decides, and
+ * says so. */
+static uint64_t unconfirmed_us(const struct process_config *p,
+                               const struct listener_config *l)
+{
+    if (p->user_timeout_us == 0 || l->stall_timeout_us == 0) {
+        return 0;
+    }
+    return p->user_timeout_us + l->stall_timeout_us;
+}
+
 /* Open listener i for every worker: TCP once each, a Unix socket once. */
 static int open_listener(struct server *s, size_t i)
 {
@@ -110,6 +122,7 @@ static int open_listener(struct server *s, size_t i)
         .process = &s->config->process,
         .backlog = l->accept_backlog,
         .unix_mode = l->unix_mode,
+        .unconfirmed_us = unconfirmed_us(&s->config->process, l),
         .reuse_port = s->n_workers > 1,
         .option = "--listen",
     };
@@ -142,6 +155,7 @@ static int open_admin(struct server *s)
                                         .process = p,
                                         .backlog = 64,
                                         .unix_mode = 0600,
+                                        .unconfirmed_us = p->user_timeout_us,
                                         .option = "--admin" };
     s->admin_fd = listener_open(&options, s->error);
     if (s->admin_fd < 0) {

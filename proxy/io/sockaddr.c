@@ -129,7 +129,9 @@ static uint64_t whole_seconds(uint64_t us)
     return us < 1000000 ? 1 : us / 1000000;
 }
 
-void sockaddr_tune_tcp(int fd, const struct process_config *process)
+void sockaddr_tune_tcp(int fd,
+                       const struct process_config *process,
+                       uint64_t unconfirmed_us)
 {
     set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1);
     if (process->keepalive_idle_us > 0) {
@@ -140,9 +142,8 @@ void sockaddr_tune_tcp(int fd, const struct process_config *process)
                 whole_seconds(process->keepalive_interval_us));
         set_int(fd, IPPROTO_TCP, TCP_KEEPCNT, process->keepalive_probes);
     }
-    if (process->user_timeout_us > 0) {
-        set_int(fd, IPPROTO_TCP, TCP_USER_TIMEOUT,
-                process->user_timeout_us / 1000);
+    if (unconfirmed_us > 0) {
+        set_int(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, unconfirmed_us / 1000);
     }
 }
 

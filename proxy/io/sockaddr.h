@@ -29,10 +29,13 @@ bool sockaddr_of_self(int fd, struct address *out);
 /* What an errno value means to the core. */
 enum io_error io_error_of(int error);
 
-/* The values of section [tcp], and no delay, for a TCP socket. A listening
- * socket hands them on to the connections it accepts. Failures are not worth a
- * refusal: the connection works without. */
-void sockaddr_tune_tcp(int fd, const struct process_config *process);
+/* The keepalive of section [tcp], and no delay, for a TCP socket. A listening
+ * socket hands them on to the connections it accepts. unconfirmed_us is its
+ * TCP_USER_TIMEOUT; 0: none. Failures are not worth a refusal: the connection
+ * works without. */
+void sockaddr_tune_tcp(int fd,
+                       const struct process_config *process,
+                       uint64_t unconfirmed_us);
 
 /* Whether a Host header (RFC 9110 7.2), with or without a port, names an IP
  * address or localhost. Anything else may be a web page that had its own name

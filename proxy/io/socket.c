@@ -393,7 +393,8 @@ void socket_connect(struct worker *w, conn_id id, const struct address *address)
         return;
     }
     if (!address->is_unix) {
-        sockaddr_tune_tcp(fd, &w->config->process);
+        const struct process_config *process = &w->config->process;
+        sockaddr_tune_tcp(fd, process, process->user_timeout_us);
     }
     int rc = 0;
     do {

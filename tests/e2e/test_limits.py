@@ -174,6 +174,20 @@ def test_a_slow_reader_stalls_nobody(redis, make_redial, figure):
         assert peak < 200 * size + 30 * MIB, "nor while it caught up"
 
 
+def test_a_client_may_pause_for_longer_than_user_timeout(redis, make_redial):
+    """To the kernel a peer whose window stays shut confirms nothing. How long
+    a client may do without its replies is for stall_timeout to say."""
+    redial = make_redial(redis.url, sets=["tcp.user_timeout=100ms",
+                                          "listener.stall_timeout=30s"])
+    size = 30 * MIB
+    with redial.connect() as setup:
+        assert setup.call("SET", "big", b"x" * size) == b"OK"
+    with slow_client(redial) as slow:
+        slow.sendall(encode("GET", "big"))
+        time.sleep(2)
+        assert read_all(slow, size + len(b"$31457280\r\n\r\n")) == 0
+
+
 def test_a_slow_reader_of_streams_stalls_nobody(redis, make_redial,
                                                 figure):
     """240 MiB that nobody reads for a while. On a shared lane where others
