@@ -294,6 +294,8 @@ bool peer_options_read(const char *words, struct peer_options *out)
             equals == NULL ? 0 : (uint32_t)strtoul(equals + 1, NULL, 10);
         if (strcmp(word, "stingy") == 0) {
             out->stingy = true;
+        } else if (strcmp(word, "mute") == 0) {
+            out->mute = true;
         } else if (strncmp(word, "max_streams=", 12) == 0) {
             out->max_streams = number;
         } else if (strncmp(word, "window=", 7) == 0) {
@@ -312,6 +314,7 @@ struct grpc_peer *peer_new(const struct peer_options *o, struct h2_memory *m)
     struct grpc_peer *p = must_alloc(sizeof *p);
     p->is_client = o->is_client;
     p->stingy = o->stingy;
+    p->mute = o->mute;
     const struct h2_options options = {
         .role = o->is_client ? H2_CLIENT : H2_SERVER,
         .handler = &handler,

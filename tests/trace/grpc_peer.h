@@ -52,11 +52,11 @@ struct grpc_peer {
 };
 
 struct peer_options {
-    bool is_client, stingy;
+    bool is_client, stingy, mute;
     uint32_t max_streams, window, header_list;
 };
 
-/* words: "max_streams=1 window=100 header_list=4096 stingy"; false: it cannot
+/* words: "max_streams=1 window=100 header_list=4096 stingy mute"; false: it cannot
  * be read. */
 bool peer_options_read(const char *words, struct peer_options *out);
 struct grpc_peer *peer_new(const struct peer_options *o, struct h2_memory *m);

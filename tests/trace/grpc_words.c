@@ -121,7 +121,7 @@ static bool goaway_read(const char **line, struct piece *piece)
                               ? INT64_MAX
                               : strtoll(word + 5, NULL, 10);
         } else if (!code_read(word, &piece->code)) {
-            return false;
+            return true; /* the next piece */
         }
         *line = at;
     }
