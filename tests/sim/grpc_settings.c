@@ -6,6 +6,10 @@
 
 #include "tests/sim/grpc_model.h"
 
+enum {
+    LONG_WAIT_MS = 3000
+};
+
 /* Faults of the network and of hosts; the others are those of Redis. */
 static const struct {
     enum fault fault;
@@ -205,7 +209,9 @@ static void draw_connections(struct world *w, struct grpc_settings *s)
         set_text(w, "upstream.wait_for_ready", "no");
     }
     if (chance(w, 1, 3)) {
-        set(w, "upstream.max_wait_for_ready", pick(w, 50, 5000), "ms");
+        s->small_limits |=
+            set(w, "upstream.max_wait_for_ready", pick(w, 50, 5000), "ms") <
+            LONG_WAIT_MS; /* it may be all that busy hosts leave */
     }
     set(w, "upstream.connect_timeout", connect_ms, "ms");
     set(w, "upstream.reconnect_initial_backoff", pick(w, 5, 200), "ms");
