@@ -143,6 +143,29 @@ static void remember_endpoint(struct grpc_call *call)
     call->last_endpoint = grpc_link_number(call->link);
 }
 
+/* Give it up for what it has sent. */
+static void attempt_refused(struct engine *e,
+                            struct grpc_call *call,
+                            enum grpc_class class,
+                            enum grpc_status status,
+                            const char *text)
+{
+    struct grpc_link *link = call->link;
+    remember_endpoint(call);
+    h2_reset(link->h2, call->up, H2_CANCEL);
+    grpc_touch(e, &link->conn);
+    attempt_failed(e, call, class, status, text, H2_CANCEL);
+}
+
+/* OK, behind content that was not passed on: it is not the whole answer. */
+static void content_missing(struct engine *e, struct grpc_call *call)
+{
+    char text[GRPC_TEXT_MAX];
+    (void)snprintf(text, sizeof(text), "invalid response from %s",
+                   grpc_link_name(call->link));
+    attempt_refused(e, call, GRPC_F3_AMBIGUOUS, GRPC_INTERNAL, text);
+}
+
 /* The response is complete: its status stands in call->trailers. What the
  * request still had to say is not wanted any more (C8). */
 static void attempt_answered(struct engine *e,
@@ -159,6 +182,9 @@ static void attempt_answered(struct engine *e,
                                     .link = call->link };
     if (outcome.status != GRPC_OK) {
         remember_endpoint(call);
+    } else if (call->got_data && !call->forwarded) {
+        content_missing(e, call);
+        return;
     }
     if (call->up != NULL && !call->up->local_end) {
         grpc_attempt_cancel(e, call, H2_NO_ERROR);
@@ -166,18 +192,6 @@ static void attempt_answered(struct engine *e,
         detach(e, call);
     }
     grpc_call_attempt_over(e, call, &outcome);
-}
-
-/* Give it up for what it has sent. */
-static void attempt_refused(struct engine *e,
-                            struct grpc_call *call,
-                            enum grpc_class class,
-                            enum grpc_status status,
-                            const char *text)
-{
-    remember_endpoint(call);
-    grpc_attempt_cancel(e, call, H2_CANCEL);
-    attempt_failed(e, call, class, status, text, H2_CANCEL);
 }
 
 void grpc_call_link_lost(struct engine *e,
