@@ -140,6 +140,7 @@ def play_kill(stage, seconds, rate, stop=signal.SIGKILL, down=1.0):
     load = stage.load(seconds, rate).start()
     server = stage.servers[0]
     load.sleep_until(seconds * 0.3)
+    calm = load.worst(until=time.monotonic() - 0.2)
     in_flight = in_flight_of(stage, server)
     back = time.monotonic() + down
     old = server.child
@@ -155,6 +156,7 @@ def play_kill(stage, seconds, rate, stop=signal.SIGKILL, down=1.0):
     returned = time.monotonic()
     load.join()
     judge_load(result, load, stage.executions)
+    result.add("worst stall before", calm, ms(calm))
     result.add("in flight when hurt", in_flight)
     result.add("back after", returned - back + down,
                f"{returned - back + down:.2f} s")
