@@ -596,32 +596,60 @@ void downstream_drop_new(struct engine *e, struct downstream *d)
     }
 }
 
+static bool can_be_recalled(const struct request *r)
+{
+    return r->state == REQUEST_READY &&
+           !(r->write_replay && r->upstream->fence_needed);
+}
+
+/* r is NEW again. But where a later one is out, which would have to wait for r
+ * if it is refused, r stays in front of that one and waits as a refused one. */
+static void recall_one(struct engine *e,
+                       struct downstream *d,
+                       struct request *r,
+                       bool later_ones_out)
+{
+    upstream_unhold(e, r->upstream, r);
+    if (later_ones_out && redis_refused_minds(d, r)) {
+        request_move(r, REQUEST_BACKOFF);
+        d->n_settling++;
+        return;
+    }
+    request_move(r, REQUEST_NEW);
+    r->open = false;
+    d->n_open--;
+    d->n_replica_open -= r->from_replica;
+}
+
 void downstream_recall(struct engine *e,
                        struct downstream *d,
                        const struct request *behind)
 {
-    struct request *first = NULL;
-    bool is_behind = behind == NULL;
+    const struct list_node *front =
+        behind != NULL ? &behind->arrival : &d->requests;
+    for (struct list_node *node = front->next; node != &d->requests;
+         node = node->next) {
+        struct request *r = CONTAINER_OF(node, struct request, arrival);
+        if (can_be_recalled(r) && !gather_explode_waiting(e, r)) {
+            return; /* d is closed */
+        }
+    }
+    /* The last one first: what becomes of one depends on those behind it. */
+    bool out = false;
+    for (struct list_node *node = d->requests.prev; node != front;
+         node = node->prev) {
+        struct request *r = CONTAINER_OF(node, struct request, arrival);
+        if (can_be_recalled(r)) {
+            recall_one(e, d, r, out);
+        }
+        out = out || r->open;
+    }
     LIST_FOR_EACH (node, &d->requests) {
         struct request *r = CONTAINER_OF(node, struct request, arrival);
-        if (is_behind && r->state == REQUEST_READY &&
-            !(r->write_replay && r->upstream->fence_needed)) {
-            if (!gather_explode_waiting(e, r)) {
-                return; /* d is closed */
-            }
-            upstream_unhold(e, r->upstream, r);
-            request_move(r, REQUEST_NEW);
-            r->open = false;
-            d->n_open--;
-            d->n_replica_open -= r->from_replica;
+        if (r->state == REQUEST_NEW) {
+            d->undispatched = r; /* perhaps it waited for its turn before */
+            break;
         }
-        if (first == NULL && r->state == REQUEST_NEW) {
-            first = r; /* perhaps one that waited for its turn before */
-        }
-        is_behind = is_behind || r == behind;
-    }
-    if (first != NULL) {
-        d->undispatched = first;
     }
 }
 

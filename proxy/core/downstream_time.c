@@ -44,13 +44,15 @@ static uint64_t check_held(struct engine *e, struct downstream *d)
             next_us = earliest(next_us, r->deadline_us);
             continue;
         }
-        const char *why = "refused by the server";
+        const char *why = r->attempts > 0 ? "refused by the server"
+                                          : "waited for what came before it";
         if (!refused) {
             why = r->upstream->endpoint->last_error;
             upstream_unhold(e, r->upstream, r);
         }
         request_give_up(e, r, c,
-                        refused ? OUTCOME_NOT_APPLIED : OUTCOME_NOT_SENT,
+                        refused && r->attempts > 0 ? OUTCOME_NOT_APPLIED
+                                                   : OUTCOME_NOT_SENT,
                         GIVE_UP_DEADLINE, why);
         if (downstream_gone(d)) {
             return UINT64_MAX;

@@ -163,6 +163,8 @@ void redis_refused_settle(struct engine *e, struct downstream *d);
 /* r has just been refused: something behind it may have been answered already,
  * by another server. */
 void redis_refused_begin(struct downstream *d, struct request *r);
+/* Whether a later request of d that is out, if it is refused, must wait for r. */
+bool redis_refused_minds(const struct downstream *d, const struct request *r);
 /* Their time has come. */
 void redis_refused_retry(struct engine *e, struct downstream *d);
 

@@ -162,6 +162,29 @@ void redis_refused_begin(struct downstream *d, struct request *r)
     }
 }
 
+/* It waits for the map as a whole, to be taken apart then. */
+static bool is_whole(const struct request *r)
+{
+    return redis_wants_all_nodes(r) && !r->fragment;
+}
+
+bool redis_refused_minds(const struct downstream *d, const struct request *r)
+{
+    if (d->listener->cluster->slots == NULL || is_whole(r) || r->in_block) {
+        return false;
+    }
+    for (const struct list_node *node = r->arrival.next; node != &d->requests;
+         node = node->next) {
+        const struct request *q = CONTAINER_OF(node, struct request, arrival);
+        bool sibling = r->fragment && q->gather == r->gather;
+        bool meet = q->pieces_more > 0 || slots_meet(r, q);
+        if (q->open && !sibling && meet) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Whether r must wait for another request of its client for the same slot: one
  * that is on its way, or one in front that waits, too. One in front on the very
  * lane that r will take keeps in front of it. */

@@ -6,12 +6,13 @@
 
 #define TO(state) (1u << REQUEST_##state)
 
-/* Read with the diagram in DESIGN.md §4. READY goes back to NEW when a retry
- * of the same client comes before it, BACKOFF when its time has come. */
+/* Read with the diagram in DESIGN.md §4. READY goes back to NEW, or to BACKOFF,
+ * when a retry of the same client comes before it; BACKOFF to NEW when its time
+ * has come. */
 static const unsigned allowed[REQUEST_STATE_COUNT] = {
     [REQUEST_NEW] = TO(SPLIT) | TO(READY) | TO(SENT) | TO(DONE),
     [REQUEST_SPLIT] = TO(COMMITTED) | TO(DONE),
-    [REQUEST_READY] = TO(NEW) | TO(SENT) | TO(DONE),
+    [REQUEST_READY] = TO(NEW) | TO(SENT) | TO(BACKOFF) | TO(DONE),
     [REQUEST_SENT] = TO(READY) | TO(SETTLING) | TO(COMMITTED) | TO(DONE),
     [REQUEST_SETTLING] = TO(BACKOFF) | TO(DONE),
     [REQUEST_BACKOFF] = TO(NEW) | TO(DONE),
