@@ -28,8 +28,8 @@ struct channel_endpoint {
 struct channel_state {
     struct channel_endpoint *endpoints; /* room for endpoints_max */
     uint32_t endpoints_max, n_endpoints;
-    uint32_t n_left_out; /* for lack of room */
-    const char *state;   /* static: ready, connecting or failing */
+    uint32_t n_left_out;              /* for lack of room */
+    const char *state;                /* static: ready, connecting or failing */
     uint64_t calls, waiting, retries; /* active; of these: see grpc_stats.def */
     uint64_t tokens, tokens_max;      /* of the throttle, in thousandths; max
                                            0: there is none */

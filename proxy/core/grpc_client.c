@@ -152,6 +152,20 @@ static void close_conn(struct engine *e, struct grpc_client *c, bool tell)
     conn_close(e, &c->conn, tell);
 }
 
+static void trace_client(struct engine *e,
+                         const struct grpc_client *c,
+                         const char *to,
+                         const char *reason)
+{
+    engine_trace(e, &(struct trace_record){
+                        .type = TRACE_CLIENT,
+                        .upstream = c->listener->channel->config->name,
+                        .listener = c->listener->config->name,
+                        .client = c->conn.id,
+                        .to = to,
+                        .reason = reason });
+}
+
 void grpc_client_close(struct engine *e,
                        struct grpc_client *c,
                        const char *reason)
@@ -160,13 +174,7 @@ void grpc_client_close(struct engine *e,
         return;
     }
     if (reason != NULL) {
-        engine_trace(e, &(struct trace_record){
-                            .type = TRACE_CLIENT,
-                            .upstream = c->listener->channel->config->name,
-                            .listener = c->listener->config->name,
-                            .client = c->conn.id,
-                            .to = "closed",
-                            .reason = reason });
+        trace_client(e, c, "closed", reason);
     }
     if (c->in_h2) {
         c->broken = true; /* the session is in the middle of something */
@@ -279,6 +287,19 @@ static void client_written(struct engine *e, struct conn *conn, uint64_t count)
     }
 }
 
+/* The session has ended by itself, for what the client has sent. */
+static void note_complaint(struct engine *e, struct grpc_client *c)
+{
+    const char *complaint = h2_complaint(c->h2);
+    if (complaint == NULL || c->doomed) {
+        return;
+    }
+    c->doomed = true;
+    e->stats.protocol_error_client++;
+    trace_client(e, c, "closing", complaint);
+    close_before(e, c, LINGER_US);
+}
+
 static void client_flush(struct engine *e, struct conn *conn)
 {
     struct grpc_client *c = client_of(conn);
@@ -292,6 +313,7 @@ static void client_flush(struct engine *e, struct conn *conn)
         grpc_client_close(e, c, error);
         return;
     }
+    note_complaint(e, c);
     uint64_t waiting = grpc_output_waiting(&c->output, conn);
     if (waiting > 0) {
         wake_at(e, c, e->now_us + GRPC_STALL_US);
@@ -407,8 +429,9 @@ static bool close_if_late(struct engine *e, struct grpc_client *c)
         bad_preface(e, c, (struct span){ NULL, 0 });
     } else if (c->close_us != 0 && e->now_us >= c->close_us) {
         grpc_client_close(e, c,
-                          list_empty(&c->calls) ? NULL
-                                                : "its calls took too long");
+                          c->doomed || list_empty(&c->calls)
+                              ? NULL
+                              : "its calls took too long");
     } else if (c->pinged_us != 0 &&
                e->now_us >= c->pinged_us + rules->server_keepalive_timeout_us) {
         grpc_client_close(e, c, "no reply to PING");

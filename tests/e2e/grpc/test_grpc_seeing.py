@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from peer import ENHANCE_YOUR_CALM
+from peer import ENHANCE_YOUR_CALM, PROTOCOL_ERROR
 from policies import policy
 from servers import HOST, free_port
 from upstream import echo as echo_script, refuse, silent, trailers_only
@@ -115,6 +115,18 @@ def test_strangers_are_named(make_up, front, until, first, hint):
     assert hint in event["reason"] and event["level"] == "warn"
     assert re.search(r'redial_grpc_abuse_total\{[^}]*kind="bad_preface"\} 1',
                      one.redial.http("/metrics")[1])
+
+
+def test_a_client_that_breaks_http2_is_told_and_counted(make_up, front, until):
+    one = front(make_up(echo_script))
+    assert one.unary(body=b"x").status == 0
+    before = one.metric("protocol_error_client")
+    one.dn.send_raw(bytes([0, 0, 1, 0, 0, 0, 0, 0, 2, 0]))  # DATA, stream 2
+    assert one.dn.wait_goaway()[1] == PROTOCOL_ERROR
+    one.dn.wait_closed()
+    assert one.metric("protocol_error_client") == before + 1
+    until(lambda: events(one, "client"), "the event")
+    assert "PROTOCOL_ERROR" in events(one, "client")[0]["reason"]
 
 
 def test_a_call_that_failed_after_retries_is_a_warning(make_up, front, until):
