@@ -534,6 +534,7 @@ struct h2 *h2_new(const struct h2_options *options)
         .stream_credit_step = options->stream_window / CREDIT_STEPS,
     };
     h2_reading_init(&h->reading, h->memory, options->max_header_list_size);
+    h2_sieve_init(&h->sieve);
     if (!session_new(h, options) || !say_hello(h, options)) {
         h2_free(h);
         return NULL;

@@ -308,15 +308,37 @@ void h2_receive_callbacks(nghttp2_session_callbacks *c)
     nghttp2_session_callbacks_set_on_stream_close_callback(c, on_stream_close);
 }
 
+static void receive(struct h2 *h, struct span bytes)
+{
+    const lib_ssize n = lib_receive(h->session, bytes);
+    if (n < 0 && !h->is_terminating) {
+        h2_lib_ok(h, (int)n);
+    }
+}
+
+static void receive_sieved(struct h2 *h, struct span bytes)
+{
+    struct span piece;
+    while (h->error == NULL && !h->is_terminating &&
+           h2_sieve_next(&h->sieve, &bytes, &piece)) {
+        if (piece.len > 0) {
+            receive(h, piece);
+        } else {
+            h->handler->control(h, false);
+        }
+    }
+}
+
 const char *h2_receive(struct h2 *h, struct span bytes)
 {
     if (h->error != NULL || h->is_terminating) {
         return h->error;
     }
     h2_enter(h);
-    const lib_ssize n = lib_receive(h->session, bytes);
-    if (n < 0 && !h->is_terminating) {
-        h2_lib_ok(h, (int)n);
+    if (h->role == H2_SERVER) {
+        receive_sieved(h, bytes);
+    } else {
+        receive(h, bytes);
     }
     h2_leave(h);
     return h->error;

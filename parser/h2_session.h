@@ -10,6 +10,7 @@
 
 #include "parser/h2.h"
 #include "parser/h2_block.h"
+#include "parser/h2_sieve.h"
 
 /* nghttp2 1.60 has new names for what used ssize_t. */
 #if NGHTTP2_VERSION_NUM >= 0x013c00
@@ -97,6 +98,7 @@ struct h2 {
 
     struct h2_stream *reading_of; /* NULL: the block is of no interest */
     struct h2_reading reading;
+    struct h2_sieve sieve; /* server: before the library */
     struct h2_leaving leaving;
 
     size_t credit;       /* of the connection, not yet given */

@@ -117,9 +117,14 @@ static void data_on_idle(void)
     raw_frame(&raw, RAW_DATA, 0, 5, "abc", 3);
 }
 
-static void reset_of_idle(void)
+static void reset_of_even_idle(void)
 {
-    raw_u32(&raw, RAW_RST_STREAM, 0, 5, H2_CANCEL);
+    raw_u32(&raw, RAW_RST_STREAM, 0, 6, H2_CANCEL);
+}
+
+static void reset_of_odd_size(void)
+{
+    raw_frame(&raw, RAW_RST_STREAM, 0, 5, zeros, 5);
 }
 
 static void an_even_stream(void)
@@ -181,7 +186,8 @@ static void headers_after_the_end(void)
 
 static const struct violation violations[] = {
     { "DATA on an idle stream", data_on_idle, H2_PROTOCOL_ERROR },
-    { "RST_STREAM of an idle stream", reset_of_idle, H2_PROTOCOL_ERROR },
+    { "RST_STREAM of a stream of ours", reset_of_even_idle, H2_PROTOCOL_ERROR },
+    { "odd RST_STREAM", reset_of_odd_size, H2_FRAME_SIZE_ERROR },
     { "an even stream", an_even_stream, H2_PROTOCOL_ERROR },
     { "HEADERS of stream 0", headers_of_the_connection, H2_PROTOCOL_ERROR },
     { "a large frame", a_frame_too_large, H2_FRAME_SIZE_ERROR },
@@ -209,6 +215,39 @@ static void violations_end_the_connection(void **state)
         }
         assert_string_equal(h2_complaint(s.h), h2_code_name((uint32_t)code));
         assert_int_equal(log_count(&s, "request 101"), 0);
+        side_close(&s);
+    }
+}
+
+/* C core sends them for calls that ended before their HEADERS had left. The
+ * stream may still begin, and so may later ones. */
+static void resets_of_what_never_was_are_left_out(void **state)
+{
+    (void)state;
+    for (size_t step = 1; step <= 40; step++) {
+        struct side s;
+        open_side(&s, H2_SERVER);
+        raw_u32(&raw, RAW_RST_STREAM, 0, 5, H2_CANCEL);
+        raw_headers(&raw, 1, POST, false);
+        raw_u32(&raw, RAW_RST_STREAM, 0, 3, H2_CANCEL);
+        raw_u32(&raw, RAW_RST_STREAM, 0, 9, H2_CANCEL);
+        raw_frame(&raw, RAW_DATA, RAW_END_STREAM, 1, "abc", 3);
+        raw_headers(&raw, 5, POST, false);
+        raw_u32(&raw, RAW_RST_STREAM, 0, 5, H2_CANCEL);
+        raw_headers(&raw, 7, POST, true);
+        raw_u32(&raw, RAW_RST_STREAM, 0, 11, H2_CANCEL);
+        for (size_t at = 0; at < raw.len; at += step) {
+            const size_t left = raw.len - at;
+            side_receive(&s, raw.bytes + at, left < step ? left : step);
+        }
+        side_send(&s, 0);
+        raw.len = 0;
+        assert_null(s.error);
+        assert_int_equal(raw_code(s.out, s.out_len, 0), -1);
+        assert_int_equal(log_count(&s, "request 1"), 1);
+        assert_int_equal(log_count(&s, "request 5"), 1);
+        assert_int_equal(log_count(&s, "request 7"), 1);
+        assert_int_equal(s.controls, 5); /* all resets are charged */
         side_close(&s);
     }
 }
@@ -485,6 +524,7 @@ int main(void)
         cmocka_unit_test(settings_come_first),
         cmocka_unit_test(a_push_promise_ends_the_connection),
         cmocka_unit_test(violations_end_the_connection),
+        cmocka_unit_test(resets_of_what_never_was_are_left_out),
         cmocka_unit_test(continuations_are_counted),
         cmocka_unit_test(what_must_be_answered_is_limited),
         cmocka_unit_test(settings_with_many_entries_are_refused),
