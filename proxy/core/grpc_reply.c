@@ -220,6 +220,7 @@ static void given(struct grpc_call *call, size_t n)
     call->reply_bytes += n;
     call->client->ping_strikes = 0; /* K12 */
     call->client->ping_valid_us = 0;
+    call->client->controls += 2; /* a frame of ours permits two (§5.5) */
     grpc_attempt_credit(e, call, n);
 }
 
