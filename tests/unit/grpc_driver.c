@@ -161,6 +161,9 @@ static struct peer *peer_new(struct driver *d, conn_id id, bool client)
     options.max_streams = d->server_streams;
     options.connection_window = 16 << 20;
     options.stream_window = client ? d->client_window : d->server_window;
+    if (client) {
+        options.max_header_list_size = d->client_headers;
+    }
     assert_true(side_open(&p->side, &options));
     p->side.quiet = d->quiet;
     if (!client) {
@@ -417,6 +420,7 @@ struct driver *driver_new(const char *ini, size_t fail_at)
     d->server_streams = 100;
     d->server_window = 256 * 1024;
     d->client_window = 256 * 1024;
+    d->client_headers = 16 * 1024;
     struct engine_options options = {
         .config = d->config,
         .seed = 42,

@@ -26,12 +26,10 @@ struct peer {
     conn_id id;
     unsigned port; /* of an endpoint */
     bool client, open, connecting;
-    bool sees_end;         /* the peer closes when the engine does */
     struct bytes untaken;  /* written by the engine, not taken by the kernel */
     uint64_t takes;        /* bytes the kernel still takes; UINT64_MAX: all */
     struct bytes arriving; /* from the peer, not read by the engine */
     bool silent;           /* nothing of the peer arrives */
-    size_t frames_end;
 };
 
 struct driver {
@@ -51,6 +49,7 @@ struct driver {
     uint32_t server_streams; /* that an endpoint allows */
     uint32_t server_window;  /* of a stream of an endpoint */
     uint32_t client_window;
+    uint32_t client_headers; /* bytes that a client takes */
     bool quiet;
 };
 

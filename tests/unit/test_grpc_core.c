@@ -1002,6 +1002,71 @@ static void a_newcomer_becomes_a_client(void **state)
     }
 }
 
+/* §5.5: a client that gives credit for each DATA frame floods nobody. */
+static void credit_for_each_frame_is_no_flood(void **state)
+{
+    (void)state;
+    enum {
+        FRAMES = 6000
+    };
+    struct driver *d = driver_new(LISTENER ONE, 0);
+    struct peer *c = driver_client(d, 0);
+    struct talk *t = call_unary(c, PATH, 10, NULL);
+    driver_run(d);
+    struct peer *s = driver_server(d, 1000);
+    struct talk *up = asked(s, 1);
+    reply_head(&s->side, up);
+    static struct raw raw;
+    raw = (struct raw){ .len = 0 };
+    raw_u32(&raw, RAW_WINDOW_UPDATE, 0, 0, 1);
+    raw_u32(&raw, RAW_WINDOW_UPDATE, 0, 1, 1);
+    for (unsigned i = 0; i < FRAMES; i++) {
+        reply_data(&s->side, up, 10);
+        driver_run(d);
+        peer_raw(c, raw.bytes, raw.len);
+    }
+    driver_run(d);
+    assert_false(said(c, "goaway"));
+    assert_int_equal(t->received, 10 * FRAMES);
+    reply_trailers(&s->side, up, "grpc-status: 0\n");
+    driver_run(d);
+    assert_true(said(c, "trailers 1: grpc-status=0"));
+    driver_free(d);
+}
+
+/* [X6] What the client would not take is not sent. */
+static void headers_too_large_for_the_client(void **state)
+{
+    (void)state;
+    static const char big[] =
+        "x-big: 0123456789012345678901234567890123456789012345678901234567890\n"
+        "x-big: 0123456789012345678901234567890123456789012345678901234567890\n"
+        "x-big: 0123456789012345678901234567890123456789012345678901234567890\n"
+        "grpc-status: 5\n";
+    for (unsigned i = 0; i < 3; i++) {
+        struct driver *d = driver_new(LISTENER RETRY, 0);
+        d->client_headers = 250;
+        struct peer *c = driver_client(d, 0);
+        (void)call_unary(c, PATH, 10, NULL);
+        driver_run(d);
+        struct peer *s = driver_server(d, 1000);
+        struct talk *t = asked(s, 1);
+        if (i == 0) {
+            reply_only(&s->side, t, big);
+        } else {
+            reply_head(&s->side, t);
+            if (i == 2) {
+                reply_data(&s->side, t, 10);
+            }
+            reply_trailers(&s->side, t, big);
+        }
+        driver_run(d);
+        assert_true(said(c, "grpc-status=8 grpc-message=redial: response "
+                            "headers exceed the client's limit"));
+        driver_free(d);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -1038,6 +1103,8 @@ int main(void)
         cmocka_unit_test(an_answer_before_the_request_is_complete_ends_it),
         cmocka_unit_test(ok_without_its_content_is_no_answer),
         cmocka_unit_test(a_newcomer_becomes_a_client),
+        cmocka_unit_test(credit_for_each_frame_is_no_flood),
+        cmocka_unit_test(headers_too_large_for_the_client),
         cmocka_unit_test(any_allocation_may_fail),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
