@@ -114,12 +114,11 @@ static void server_comes(struct play *p,
                          const char *words,
                          bool serves)
 {
-    char address[ADDRESS_TEXT_MAX];
-    if (who == NULL || (!who->open && who->peer == NULL)) {
-        complain(p, "redial did not ask for this connection");
+    settle(p);
+    if (who == NULL || !who->open) {
+        complain(p, "redial has not asked for this connection");
         return;
     }
-    (void)stage_take(&p->stage, who, ACTION_CONNECT, address);
     if (who->peer == NULL && !give_peer(p, who, false, words)) {
         return;
     }
