@@ -92,12 +92,16 @@ class Stage:
         self.servers = [EchoServer(folder, chr(ord("a") + n),
                                    self.executions, kind=kind)
                         for n in range(count)]
-        for server in self.servers:
-            server.launch()
-        for server in self.servers:
-            server.wait_ready()
         targets = [server.target for server in self.servers]
-        self.redial = None if self.direct else make_proxy(targets, sets)
+        try:
+            for server in self.servers:
+                server.launch()
+            for server in self.servers:
+                server.wait_ready()
+            self.redial = None if self.direct else make_proxy(targets, sets)
+        except BaseException:
+            self.close()
+            raise
         self.target = "ipv4:" + ",".join(targets) if self.direct \
             else f"{HOST}:{self.redial.port}"
 
