@@ -117,6 +117,14 @@ static bool may_run_again(const struct grpc_settings *s,
            status_may_retry(s, c, (unsigned)r->said);
 }
 
+/* Without memory a response is taken for an invalid one. */
+static bool lost_to_memory(const struct world *w, const struct call *c)
+{
+    const struct grpc_settings *s = &w->grpc->s;
+    return w->memory_failed && (lost_may_retry(s, c, GRPC_INTERNAL) ||
+                                lost_may_retry(s, c, GRPC_RESOURCE_EXHAUSTED));
+}
+
 static unsigned runs_max(const struct grpc_settings *s, const struct call *c)
 {
     const struct method *m = &methods[c->method];
@@ -166,7 +174,8 @@ static void check_again(struct world *w, struct call *c, uint32_t attempts)
                       "I2: call %" PRIu32 " runs twice in what redial takes "
                       "for one attempt, the one after %" PRIu32,
                       c->id, attempts);
-    } else if (n.before != NULL && !may_run_again(s, c, n.before)) {
+    } else if (n.before != NULL && !may_run_again(s, c, n.before) &&
+               !lost_to_memory(w, c)) {
         world_violate(w,
                       "I2: call %" PRIu32 " runs again, which neither its "
                       "policy nor its last end allows",
