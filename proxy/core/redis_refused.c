@@ -173,7 +173,7 @@ bool redis_refused_minds(const struct downstream *d, const struct request *r)
     if (d->listener->cluster->slots == NULL || is_whole(r) || r->in_block) {
         return false;
     }
-    for (const struct list_node *node = r->arrival.next; node != &d->requests;
+    for (struct list_node *node = r->arrival.next; node != &d->requests;
          node = node->next) {
         const struct request *q = CONTAINER_OF(node, struct request, arrival);
         bool sibling = r->fragment && q->gather == r->gather;
