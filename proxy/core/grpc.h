@@ -1,6 +1,7 @@
 /* The nouns of gRPC in the core and what they ask of each other (grpc.md).
  *
  *   grpc_client.c    a client's connection: an HTTP/2 server session
+ *   grpc_client_session.c   what that session tells of
  *   grpc_request.c   what a client's headers say: checks, deadline, policy
  *   grpc_call.c      a call: its states, its log, what follows from an ending
  *   grpc_attempt.c   one attempt: a stream of a link

@@ -1,6 +1,7 @@
+#include "proxy/core/grpc_client.h"
+
 #include <assert.h>
 
-#include "proxy/core/grpc.h"
 #include "proxy/core/grpc_reply.h"
 #include "proxy/core/grpc_trace.h"
 #include "proxy/core/state.h"
@@ -8,36 +9,12 @@
 enum {
     S_US = 1000 * 1000,
     CONNECTION_WINDOW = 16 << 20, /* FL9 */
-    DRAIN_PING = 1,               /* opaque: behind the first GOAWAY */
-    ALIVE_PING = 2,
-    DRAIN_PING_US = S_US, /* the second GOAWAY does not wait longer */
-    LINGER_US = S_US,     /* for the client's FIN, once all is said */
-    CONTROL_BURST = 10000,
-    CONTROL_PER_S = 1000,
-    EMPTY_MAX = 100, /* empty DATA frames in EMPTY_US */
-    EMPTY_US = 10 * S_US,
+    DRAIN_PING_US = S_US,         /* the second GOAWAY does not wait longer */
 };
-
-static const uint64_t PING_WITHOUT_CALLS_US = 2 * 3600 * (uint64_t)S_US;
 
 static struct grpc_client *client_of(struct conn *c)
 {
     return CONTAINER_OF(c, struct grpc_client, conn);
-}
-
-static struct grpc_client *owner_of(const struct h2 *h)
-{
-    return h2_owner(h);
-}
-
-static struct engine *engine_of(const struct grpc_client *c)
-{
-    return c->listener->channel->engine;
-}
-
-static const struct grpc_listener_config *rules_of(const struct grpc_client *c)
-{
-    return &c->listener->config->grpc;
 }
 
 /* ---- life ---------------------------------------------------------------- */
@@ -79,22 +56,20 @@ static uint64_t after(const struct engine *e, uint64_t us)
  * do not all come back in one moment (K13). */
 static uint64_t age_limit(struct engine *e, const struct grpc_client *c)
 {
-    uint64_t age = rules_of(c)->max_connection_age_us;
+    uint64_t age = grpc_client_rules(c)->max_connection_age_us;
     if (age == GRPC_NO_LIMIT) {
         return GRPC_NO_LIMIT;
     }
     return e->now_us + age - age / 10 + rng_upto(&e->rng, age / 5);
 }
 
-static const struct h2_handler handler;
-
 void grpc_client_accepted(struct engine *e, struct grpc_client *c)
 {
-    const struct grpc_listener_config *rules = rules_of(c);
+    const struct grpc_listener_config *rules = grpc_client_rules(c);
     const struct grpc_config *config = &c->listener->channel->config->grpc;
     struct h2_options options = {
         .role = H2_SERVER,
-        .handler = &handler,
+        .handler = &grpc_client_handler,
         .owner = c,
         .memory = e->h2_memory,
         .max_streams = rules->max_concurrent_streams,
@@ -112,7 +87,7 @@ void grpc_client_accepted(struct engine *e, struct grpc_client *c)
     c->age_us = age_limit(e, c);
     c->resets = rules->early_close_burst;
     c->resets_us = e->now_us;
-    c->controls = CONTROL_BURST;
+    c->controls = GRPC_CONTROL_BURST;
     c->controls_us = e->now_us;
     c->h2 = h2_new(&options);
     if (c->h2 == NULL) {
@@ -197,7 +172,7 @@ void grpc_client_forget(struct engine *e,
     c->n_calls--;
     if (c->n_calls == 0) {
         c->idle_us = e->now_us;
-        wake_at(e, c, after(e, rules_of(c)->max_connection_idle_us));
+        wake_at(e, c, after(e, grpc_client_rules(c)->max_connection_idle_us));
         if (c->drained) {
             grpc_touch(e, &c->conn); /* it may close now */
         }
@@ -206,31 +181,15 @@ void grpc_client_forget(struct engine *e,
 
 /* ---- bytes --------------------------------------------------------------- */
 
-/* It is closed after that time at the latest. */
-static void close_before(struct engine *e, struct grpc_client *c, uint64_t us)
+void grpc_client_close_before(struct engine *e,
+                              struct grpc_client *c,
+                              uint64_t us)
 {
     uint64_t at_us = e->now_us + us;
     if (c->close_us == 0 || c->close_us > at_us) {
         c->close_us = at_us;
         wake_at(e, c, at_us);
     }
-}
-
-/* GOAWAY with words, then the end (§5.5). */
-static void punish(struct engine *e,
-                   struct grpc_client *c,
-                   enum grpc_abuse kind,
-                   const char *text)
-{
-    if (c->doomed) {
-        return;
-    }
-    c->listener->channel->stats.abuse[kind]++;
-    grpc_trace_abuse(e, c, kind);
-    c->doomed = true;
-    h2_terminate(c->h2, H2_ENHANCE_YOUR_CALM, text);
-    grpc_touch(e, &c->conn);
-    close_before(e, c, LINGER_US);
 }
 
 /* It has not begun with the preface of HTTP/2 (K11). */
@@ -297,7 +256,7 @@ static void note_complaint(struct engine *e, struct grpc_client *c)
     c->doomed = true;
     e->stats.protocol_error_client++;
     trace_client(e, c, "closing", complaint);
-    close_before(e, c, LINGER_US);
+    grpc_client_close_before(e, c, GRPC_LINGER_US);
 }
 
 static void client_flush(struct engine *e, struct conn *conn)
@@ -321,7 +280,7 @@ static void client_flush(struct engine *e, struct conn *conn)
         /* To close with bytes of the client unread would make the kernel send
          * RST, which destroys what the client has not read yet: it is its turn
          * to leave. */
-        close_before(e, c, LINGER_US);
+        grpc_client_close_before(e, c, GRPC_LINGER_US);
     }
 }
 
@@ -353,7 +312,7 @@ static void begin_drain(struct engine *e,
     }
     c->draining = true;
     h2_shutdown_notice(c->h2);
-    h2_ping(c->h2, DRAIN_PING);
+    h2_ping(c->h2, GRPC_DRAIN_PING);
     c->goaway_us = e->now_us + DRAIN_PING_US;
     if (grace_us != GRPC_NO_LIMIT) {
         c->close_us = c->goaway_us + grace_us;
@@ -363,7 +322,7 @@ static void begin_drain(struct engine *e,
     grpc_touch(e, &c->conn);
 }
 
-static void finish_drain(struct engine *e, struct grpc_client *c)
+void grpc_client_finish_drain(struct engine *e, struct grpc_client *c)
 {
     if (!c->drained) {
         c->drained = true;
@@ -384,8 +343,8 @@ static void client_drain(struct engine *e, struct conn *conn, bool again)
             grpc_call_fail(e, CONTAINER_OF(node, struct grpc_call, client_node),
                            GRPC_UNAVAILABLE, "shutting down");
         }
-        finish_drain(e, c);
-        close_before(e, c, LINGER_US);
+        grpc_client_finish_drain(e, c);
+        grpc_client_close_before(e, c, GRPC_LINGER_US);
     }
 }
 
@@ -394,10 +353,9 @@ static void client_end(struct engine *e, struct conn *conn)
     close_conn(e, client_of(conn), true);
 }
 
-/* The server's own keepalive (K13). */
-static void check_alive(struct engine *e, struct grpc_client *c)
+void grpc_client_check_alive(struct engine *e, struct grpc_client *c)
 {
-    const struct grpc_listener_config *rules = rules_of(c);
+    const struct grpc_listener_config *rules = grpc_client_rules(c);
     if (rules->server_keepalive_time_us == GRPC_NO_LIMIT) {
         return;
     }
@@ -407,7 +365,7 @@ static void check_alive(struct engine *e, struct grpc_client *c)
     }
     uint64_t due = c->read_us + rules->server_keepalive_time_us;
     if (e->now_us >= due) {
-        h2_ping(c->h2, ALIVE_PING);
+        h2_ping(c->h2, GRPC_ALIVE_PING);
         c->pinged_us = e->now_us;
         grpc_touch(e, &c->conn);
         due = e->now_us + rules->server_keepalive_timeout_us;
@@ -424,7 +382,7 @@ static bool is_stalled(const struct engine *e, const struct grpc_client *c)
 /* Close it if it has been waited for long enough. */
 static bool close_if_late(struct engine *e, struct grpc_client *c)
 {
-    const struct grpc_listener_config *rules = rules_of(c);
+    const struct grpc_listener_config *rules = grpc_client_rules(c);
     if (!c->spoke && e->now_us >= c->accepted_us + GRPC_PREFACE_US) {
         bad_preface(e, c, (struct span){ NULL, 0 });
     } else if (c->close_us != 0 && e->now_us >= c->close_us) {
@@ -445,12 +403,12 @@ static bool close_if_late(struct engine *e, struct grpc_client *c)
 
 void grpc_client_timeout(struct engine *e, struct grpc_client *c)
 {
-    const struct grpc_listener_config *rules = rules_of(c);
+    const struct grpc_listener_config *rules = grpc_client_rules(c);
     if (close_if_late(e, c)) {
         return;
     }
     if (c->goaway_us != 0 && e->now_us >= c->goaway_us) {
-        finish_drain(e, c);
+        grpc_client_finish_drain(e, c);
     }
     if (e->now_us >= c->age_us) {
         c->goodbye = "max_age";
@@ -461,7 +419,7 @@ void grpc_client_timeout(struct engine *e, struct grpc_client *c)
         c->goodbye = "max_idle";
         begin_drain(e, c, rules->max_connection_age_grace_us);
     }
-    check_alive(e, c);
+    grpc_client_check_alive(e, c);
     /* What is still to come. */
     if (!c->spoke) {
         wake_at(e, c, c->accepted_us + GRPC_PREFACE_US);
@@ -481,223 +439,6 @@ void grpc_client_timeout(struct engine *e, struct grpc_client *c)
         wake_at(e, c, c->output.progress_us + GRPC_STALL_US);
     }
 }
-
-/* ---- the session's events -------------------------------------------------- */
-
-static void on_headers(struct h2 *h,
-                       struct h2_stream *s,
-                       enum h2_headers kind,
-                       struct h2_block *block,
-                       bool end)
-{
-    struct grpc_client *c = owner_of(h);
-    assert(kind == H2_REQUEST);
-    (void)kind;
-    grpc_call_begin(engine_of(c), c, s, block, end);
-}
-
-static void on_data(struct h2 *h, struct h2_stream *s, struct span bytes)
-{
-    struct grpc_client *c = owner_of(h);
-    if (s->user == NULL) {
-        h2_credit_connection(h, bytes.len); /* it has its answer already */
-    } else {
-        grpc_call_data(engine_of(c), s->user, bytes);
-    }
-}
-
-static void on_ended(struct h2 *h, struct h2_stream *s)
-{
-    if (s->user != NULL) {
-        grpc_call_half_closed(engine_of(owner_of(h)), s->user);
-    }
-}
-
-/* Take n tokens of a bucket that is filled by time. False: it is empty. */
-static bool bucket_take(uint64_t *tokens,
-                        uint64_t *filled_us,
-                        uint64_t burst,
-                        uint64_t per_s,
-                        uint64_t now_us)
-{
-    uint64_t elapsed = now_us - *filled_us;
-    uint64_t more = per_s == 0 ? 0 : elapsed * per_s / S_US;
-    if (elapsed > 3600 * (uint64_t)S_US || more >= burst) {
-        *tokens = burst;
-        *filled_us = now_us;
-    } else if (more > 0) {
-        *tokens = *tokens + more > burst ? burst : *tokens + more;
-        *filled_us += more * S_US / per_s;
-    }
-    if (*tokens == 0) {
-        return false;
-    }
-    (*tokens)--;
-    return true;
-}
-
-/* A stream has ended before its response had: by the client's will, or by what
- * the client made the session do (§5.5). */
-static void charge_reset(struct engine *e, struct grpc_client *c)
-{
-    const struct grpc_listener_config *rules = rules_of(c);
-    if (!bucket_take(&c->resets, &c->resets_us, rules->early_close_burst,
-                     rules->early_close_rate, e->now_us)) {
-        punish(e, c, GRPC_ABUSE_RESETS, "too_many_resets");
-    }
-}
-
-static void on_closed(struct h2 *h, struct h2_stream *s, uint32_t code)
-{
-    struct grpc_client *c = owner_of(h);
-    struct engine *e = engine_of(c);
-    if (s->user == NULL) {
-        if (s->is_invalid) {
-            charge_reset(e, c);
-        }
-        return;
-    }
-    struct grpc_call *call = s->user;
-    s->user = NULL;
-    bool answered = call->state == GRPC_CALL_DONE && call->local;
-    if (!call->down_ended && !answered) {
-        charge_reset(e, c);
-    }
-    grpc_call_stream_closed(e, call, code);
-}
-
-static void on_rejected(struct h2 *h)
-{
-    struct grpc_client *c = owner_of(h);
-    charge_reset(engine_of(c), c);
-}
-
-static void on_headers_sent(struct h2 *h,
-                            struct h2_stream *s,
-                            uint64_t offset,
-                            bool end)
-{
-    (void)s;
-    (void)offset;
-    (void)end;
-    struct grpc_client *c = owner_of(h);
-    c->ping_strikes = 0;
-    c->ping_valid_us = 0;
-}
-
-static void on_end_sent(struct h2 *h, struct h2_stream *s)
-{
-    if (s->user != NULL) {
-        ((struct grpc_call *)s->user)->down_ended = true;
-    }
-    if (!s->remote_end) {
-        h2_reset(h, s, H2_NO_ERROR); /* Z4 */
-    }
-}
-
-static void on_headers_unsent(struct h2 *h,
-                              struct h2_stream *s,
-                              enum h2_unsent why)
-{
-    if (why != H2_UNSENT_GONE) {
-        h2_reset(h, s, H2_INTERNAL_ERROR);
-    }
-}
-
-static bool on_write(struct h2 *h, struct span bytes)
-{
-    struct grpc_client *c = owner_of(h);
-    return grpc_output_write(engine_of(c), &c->conn, bytes);
-}
-
-static void on_settings(struct h2 *h)
-{
-    struct grpc_client *c = owner_of(h);
-    c->spoke = true;
-    check_alive(engine_of(c), c);
-}
-
-static void on_settings_acked(struct h2 *h)
-{
-    (void)h;
-}
-
-/* K12: the algorithm of A8. */
-static void on_ping(struct h2 *h)
-{
-    struct grpc_client *c = owner_of(h);
-    struct engine *e = engine_of(c);
-    const struct grpc_listener_config *rules = rules_of(c);
-    uint64_t interval = c->n_calls == 0 && !rules->permit_ping_without_calls
-                            ? PING_WITHOUT_CALLS_US
-                            : rules->min_recv_ping_interval_us;
-    if (c->ping_valid_us == 0 || e->now_us >= c->ping_valid_us + interval) {
-        c->ping_valid_us = e->now_us;
-        return;
-    }
-    c->listener->channel->stats.pings_bad++;
-    if (++c->ping_strikes > rules->max_ping_strikes) {
-        punish(e, c, GRPC_ABUSE_PINGS, "too_many_pings");
-    }
-}
-
-static void on_pong(struct h2 *h, uint64_t opaque)
-{
-    struct grpc_client *c = owner_of(h);
-    if (opaque == DRAIN_PING && c->draining) {
-        finish_drain(engine_of(c), c);
-    }
-}
-
-static void on_goaway(struct h2 *h,
-                      int32_t last_stream,
-                      uint32_t code,
-                      struct span debug)
-{
-    (void)h;
-    (void)last_stream;
-    (void)code;
-    (void)debug; /* it will open no more streams, and close when it likes */
-}
-
-static void on_control(struct h2 *h, bool empty_data)
-{
-    struct grpc_client *c = owner_of(h);
-    struct engine *e = engine_of(c);
-    if (empty_data) {
-        if (e->now_us >= c->empties_us + EMPTY_US) {
-            c->empties_us = e->now_us;
-            c->empties = 0;
-        }
-        if (++c->empties > EMPTY_MAX) {
-            punish(e, c, GRPC_ABUSE_EMPTY, "empty_frames");
-        }
-    } else if (!bucket_take(&c->controls, &c->controls_us, CONTROL_BURST,
-                            CONTROL_PER_S, e->now_us)) {
-        punish(e, c, GRPC_ABUSE_FRAMES, "too_many_frames");
-    }
-}
-
-static const struct h2_handler handler = {
-    .headers = on_headers,
-    .data = on_data,
-    .ended = on_ended,
-    .closed = on_closed,
-    .rejected = on_rejected,
-    .headers_sent = on_headers_sent,
-    .end_sent = on_end_sent,
-    .headers_unsent = on_headers_unsent,
-    .pull = grpc_reply_pull,
-    .copy = grpc_reply_copy,
-    .pass = grpc_reply_pass,
-    .write = on_write,
-    .settings = on_settings,
-    .settings_acked = on_settings_acked,
-    .ping = on_ping,
-    .pong = on_pong,
-    .goaway = on_goaway,
-    .control = on_control,
-};
 
 /* ---- as a connection -------------------------------------------------------- */
 
