@@ -502,6 +502,9 @@ void grpc_attempt_headers_unsent(struct h2 *h,
     struct engine *e = engine_of(call);
     switch (why) {
     case H2_UNSENT_GONE:
+        /* Also the library may have ended the session: nothing must be tried
+         * on it again. */
+        grpc_link_drain(e, call->link, "it takes no more calls");
         attempt_failed(e, call, GRPC_F1_UNSENT, GRPC_UNAVAILABLE,
                        "the connection is closing", H2_NO_ERROR);
         break;

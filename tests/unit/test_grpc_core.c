@@ -117,6 +117,37 @@ static void a_link_that_is_idle_after_a_long_call_ends(void **state)
     driver_free(d);
 }
 
+/* A session that the library has ended, for what the endpoint did, takes no
+ * more calls: in the same moment another one gets its turn. */
+static void no_call_goes_to_a_session_that_has_ended(void **state)
+{
+    (void)state;
+    struct driver *d =
+        driver_new(LISTENER ONE "max_connections_per_endpoint = 1\n", 0);
+    d->server_streams = 3;
+    struct peer *c = driver_client(d, 0);
+    for (unsigned i = 0; i < 4; i++) {
+        (void)call_unary(c, PATH, 10, NULL);
+    }
+    driver_run(d);
+    struct peer *s = NULL;
+    for (size_t i = 0; i < d->n_peers && s == NULL; i++) {
+        s = d->peers[i]->client ? NULL : d->peers[i];
+    }
+    for (int32_t id = 1; id < 6; id += 2) {
+        reply_ok(&s->side, asked(s, id));
+    }
+    static struct raw raw;
+    raw = (struct raw){ .len = 0 };
+    raw_frame(&raw, RAW_DATA, 0, 0, "x", 1); /* stream 0 */
+    peer_raw(s, raw.bytes, raw.len);
+    driver_pass(d, SECOND);
+    assert_true(said(c, "trailers 1: grpc-status=0"));
+    assert_in_range(driver_stats(d).attempt_outcomes[GRPC_F1_UNSENT], 0, 1);
+    assert_false(said(c, "grpc-status=14"));
+    driver_free(d);
+}
+
 /* ---- what has been sent ------------------------------------------------------ */
 
 /* [safe-01, safe-02] The connection dies when the kernel has taken all but
@@ -1074,6 +1105,7 @@ int main(void)
         cmocka_unit_test(the_goaway_comes_before_its_ping),
         cmocka_unit_test(a_broken_session_is_closed),
         cmocka_unit_test(a_link_that_is_idle_after_a_long_call_ends),
+        cmocka_unit_test(no_call_goes_to_a_session_that_has_ended),
         cmocka_unit_test(headers_count_as_sent_with_their_last_byte),
         cmocka_unit_test(tiny_frames_take_no_more_than_they_say),
         cmocka_unit_test(streams_behind_a_goaway_go_elsewhere_once),
