@@ -213,6 +213,7 @@ static void say_listening(const struct server *s)
         struct address a = own_address(s->fds[i], &l->address);
         char from[ADDRESS_TEXT_MAX], to[NODES_TEXT_MAX];
         const struct upstream_config *u = l->upstream;
+        const struct upstream_config *grpc = l->grpc_upstream;
         bool one = u->type == UPSTREAM_STANDALONE;
         address_format(&a, from);
         if (one) {
@@ -231,6 +232,9 @@ static void say_listening(const struct server *s)
             { .key = "master_name",
               .text = u->master_name,
               .skip = u->master_name == NULL },
+            { .key = "grpc_upstream",
+              .text = grpc == NULL ? NULL : grpc->name,
+              .skip = grpc == NULL || grpc == u },
         };
         log_write(s->log, LOG_INFO, "listening", fields,
                   sizeof(fields) / sizeof(fields[0]));
@@ -270,8 +274,9 @@ static void raise_handle_limit(const struct server *s)
     uint64_t wanted = handles_wanted(s->config);
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < wanted) {
         log_text(s->log, LOG_WARN, "handles",
-                 "the limit of open files is %llu, clients_max needs %llu and "
-                 "private lanes more: raise ulimit -n or lower clients_max",
+                 "the limit of open files is %llu, clients_max and "
+                 "max_connections need %llu, and private lanes more: raise "
+                 "ulimit -n or lower them",
                  (unsigned long long)limit.rlim_cur,
                  (unsigned long long)wanted);
     }
