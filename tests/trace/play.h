@@ -65,7 +65,7 @@ bool grpc_line(struct play *p,
                struct player *who,
                const char *name,
                const char *rest);
-/* "count reason unsafe 1", "count goaways 1": of the first upstream of gRPC. */
+/* grpc_numbers.c: "count reason unsafe 1", "count goaways 1": of the first upstream of gRPC. */
 void grpc_want_count(struct play *p, const char *rest);
 
 /* numbers.c: "stat NAME N": of the first upstream, or of the engine. */
