@@ -399,7 +399,8 @@ static void finish(struct engine *e,
     call_done(e, call, o->status, reason);
 }
 
-static struct grpc_ended ended_of(const struct grpc_call *call,
+static struct grpc_ended ended_of(const struct engine *e,
+                                  const struct grpc_call *call,
                                   const struct grpc_outcome *o)
 {
     struct grpc_ended ended = {
@@ -409,6 +410,8 @@ static struct grpc_ended ended_of(const struct grpc_call *call,
         .log_intact = call->log.base == 0,
         .single = call->half_closed && grpc_messages_single(&call->asked),
         .forced = o->forced,
+        .now_us = e->now_us,
+        .deadline_us = call->deadline_us,
     };
     const struct h2_block *t = o->received ? call->trailers : NULL;
     if (t != NULL && t->twice[H2_GRPC_PUSHBACK] > 0) {
@@ -434,13 +437,13 @@ void grpc_call_attempt_over(struct engine *e,
         return; /* a late event */
     }
     struct grpc_channel *ch = call->channel;
-    struct grpc_ended ended = ended_of(call, outcome);
+    struct grpc_ended ended = ended_of(e, call, outcome);
     bool was_shut = throttle_is_shut(&ch->budget);
     count_attempt(e, call, outcome);
     remember(e, call, outcome);
     struct grpc_decision d =
         grpc_decide(&ch->config->grpc, &call->method, &ended, &call->attempts,
-                    &ch->budget, e->now_us, call->deadline_us, &e->rng);
+                    &ch->budget, &e->rng);
     grpc_trace_attempt_done(e, call, outcome, &ended, &d);
     if (throttle_is_shut(&ch->budget) != was_shut) {
         ch->stats.throttled += !was_shut;

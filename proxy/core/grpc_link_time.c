@@ -140,12 +140,14 @@ static bool may_be_lost(const struct engine *e, const struct grpc_call *call)
         .committed = call->committed,
         .log_intact = call->log.base == 0,
         .single = call->half_closed && grpc_messages_single(&call->asked),
+        .now_us = e->now_us,
+        .deadline_us = call->deadline_us,
     };
     struct grpc_attempts attempts = call->attempts;
     struct grpc_budget budget = call->channel->budget;
     struct rng rng = e->rng;
     return grpc_decide(&call->channel->config->grpc, &call->method, &ended,
-                       &attempts, &budget, e->now_us, call->deadline_us, &rng)
+                       &attempts, &budget, &rng)
                .step != GRPC_FINISH;
 }
 

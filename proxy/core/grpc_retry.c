@@ -142,10 +142,11 @@ static double power(double x, uint32_t n)
 {
     double result = 1;
 
-    for (; n > 0; n >>= 1, x *= x) {
+    for (; n > 0; n >>= 1) {
         if (n & 1) {
             result *= x;
         }
+        x *= x;
     }
     return result;
 }
@@ -223,7 +224,6 @@ struct question {
     const struct grpc_ended *ended;
     struct grpc_attempts *attempts;
     struct grpc_budget *budget;
-    uint64_t now_us, deadline_us;
     struct rng *rng;
     bool is_listed; /* the policy names this status */
     bool is_paid;   /* the throttle lets retries pass */
@@ -337,8 +337,8 @@ static enum verdict retry_ask(const struct question *q, uint64_t delay_us)
         .replays_max =
             (int64_t)attempts_max(q->config, q->method, q->attempts) - 1,
         .budget_left = q->is_paid && !budget_is_full(q->budget, q->config),
-        .now_us = q->now_us,
-        .deadline_us = q->deadline_us,
+        .now_us = q->ended->now_us,
+        .deadline_us = q->ended->deadline_us,
         .backoff_us = delay_us,
     };
     return retry_decide(&in);
@@ -376,8 +376,6 @@ struct grpc_decision grpc_decide(const struct grpc_config *config,
                                  const struct grpc_ended *ended,
                                  struct grpc_attempts *attempts,
                                  struct grpc_budget *budget,
-                                 uint64_t now_us,
-                                 uint64_t deadline_us,
                                  struct rng *rng)
 {
     struct question q = { .config = config,
@@ -385,8 +383,6 @@ struct grpc_decision grpc_decide(const struct grpc_config *config,
                           .ended = ended,
                           .attempts = attempts,
                           .budget = budget,
-                          .now_us = now_us,
-                          .deadline_us = deadline_us,
                           .rng = rng };
     bool is_replayable = !ended->committed && ended->log_intact &&
                          ended->class != GRPC_F6_COMMITTED;

@@ -81,6 +81,8 @@ struct grpc_ended {
     bool log_intact;
     bool single; /* the client has half-closed and sent one message */
     bool forced; /* it waited max_wait_for_ready in vain: no retry follows */
+    uint64_t now_us;
+    uint64_t deadline_us; /* of the call; UINT64_MAX: none */
 };
 
 enum grpc_step {
@@ -97,15 +99,12 @@ struct grpc_decision {
 
 /* The decision function of §1.8, with the table of §1.7. Gives the unit of
  * Q7 back, and takes one for AGAIN_AFTER; counts in attempts and charges the
- * budget. Called once for each attempt that has ended, and for F0. deadline_us
- * is UINT64_MAX when there is none. */
+ * budget. Called once for each attempt that has ended, and for F0. */
 struct grpc_decision grpc_decide(const struct grpc_config *config,
                                  const struct grpc_method_view *method,
                                  const struct grpc_ended *ended,
                                  struct grpc_attempts *attempts,
                                  struct grpc_budget *budget,
-                                 uint64_t now_us,
-                                 uint64_t deadline_us,
                                  struct rng *rng);
 
 /* Whether another attempt would still be possible as far as the policy and the

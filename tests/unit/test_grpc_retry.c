@@ -103,7 +103,6 @@ struct given {
     struct grpc_attempts attempts;
     struct grpc_budget budget;
     struct rng rng;
-    uint64_t deadline_us;
     uint64_t delay_us; /* of a retry */
     size_t at, load, counter;
 };
@@ -125,13 +124,14 @@ static void given_reset(struct given *g)
         .ended = { .class = GRPC_F4_TRAILERS_ONLY,
                    .status = LISTED,
                    .log_intact = true,
-                   .single = true },
+                   .single = true,
+                   .now_us = NOW_US,
+                   .deadline_us = UINT64_MAX },
         .attempts = { .configured = 1 },
         .budget = { .tokens = 10000,
                     .max = 10000,
                     .ratio = 100,
                     .calls = CALLS },
-        .deadline_us = UINT64_MAX,
     };
     rng_init(&g->rng, 1);
     g->method.policy = &g->policy;
@@ -140,7 +140,7 @@ static void given_reset(struct given *g)
 static struct grpc_decision decide(struct given *g)
 {
     return grpc_decide(&g->config, &g->method, &g->ended, &g->attempts,
-                       &g->budget, NOW_US, g->deadline_us, &g->rng);
+                       &g->budget, &g->rng);
 }
 
 /* The last digit of *i in this base; *i loses it. */
@@ -171,7 +171,8 @@ static void given_load(struct given *g, size_t load)
                       ? g->ended.pushback_ms * UINT64_C(1000)
                       : grpc_backoff(&g->policy, g->attempts.k, &rng);
     if (loads[load].has_deadline) {
-        g->deadline_us = NOW_US + g->delay_us + (loads[load].late ? 0 : 1);
+        g->ended.deadline_us =
+            NOW_US + g->delay_us + (loads[load].late ? 0 : 1);
     }
 }
 
@@ -378,12 +379,14 @@ static size_t first_reason(const struct given *g)
 }
 
 /* cmocka's assertions are slow, and these are asked millions of times. */
-#define REQUIRE(fact)                                 \
-    do {                                              \
-        if (!(fact)) {                                \
-            fail_msg("input %zu: " #fact, after->at); \
-        }                                             \
-    } while (0)
+static void require(bool fact, size_t at, const char *words)
+{
+    if (!fact) {
+        fail_msg("input %zu: %s", at, words);
+    }
+}
+
+#define REQUIRE(fact) require(fact, after->at, #fact)
 
 /* Facts about one decision: what was asked, what was left behind, what was
  * said. */
@@ -620,7 +623,7 @@ static void backoff_has_two_ends(void **state)
     g.policy.multiplier = 1;
     assert_in_range(grpc_backoff(&g.policy, UINT32_MAX, &g.rng),
                     INITIAL_US * 8 / 10, INITIAL_US * 12 / 10);
-    g.policy.initial_backoff_us = 2 * MAX_US; /* above max is legal */
+    g.policy.initial_backoff_us = UINT64_C(2) * MAX_US; /* above max is legal */
     assert_in_range(grpc_backoff(&g.policy, 0, &g.rng), MAX_US * 8 / 10,
                     MAX_US * 12 / 10);
     g.policy.initial_backoff_us = UINT64_MAX;
