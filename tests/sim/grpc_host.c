@@ -59,13 +59,16 @@ static struct world *world_of(const struct h2 *h)
 
 /* ---- ports ---- */
 
-static void run_over(struct run *r)
+static void run_over(struct port *p, struct run *r)
 {
-    struct run **at = &r->port->runs;
-    while (*at != r) {
-        at = &(*at)->next;
+    if (p->runs == r) {
+        p->runs = r->next;
     }
-    *at = r->next;
+    for (struct run *at = p->runs; at != NULL; at = at->next) {
+        if (at->next == r) {
+            at->next = r->next;
+        }
+    }
     if (r->stream != NULL) {
         r->stream->user = NULL;
     }
@@ -78,7 +81,7 @@ static void port_over(struct port *p)
 {
     p->over = true;
     while (p->runs != NULL) {
-        run_over(p->runs);
+        run_over(p, p->runs);
     }
     if (p->link != NULL) {
         p->link->end = NULL;
@@ -543,7 +546,7 @@ static void on_closed(struct h2 *h, struct h2_stream *s, uint32_t code)
     }
     if (r != NULL) {
         r->stream = NULL;
-        run_over(r);
+        run_over(p, r);
     }
 }
 

@@ -300,8 +300,10 @@ uint32_t window_draw(struct world *w)
 
 static char *copied(const char *text)
 {
-    char *copy = must_alloc(strlen(text) + 1);
-    return strcpy(copy, text);
+    size_t size = strlen(text) + 1;
+    char *copy = must_alloc(size);
+    memcpy(copy, text, size);
+    return copy;
 }
 
 void grpc_settings_policy(struct world *w)

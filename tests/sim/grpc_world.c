@@ -81,11 +81,10 @@ static bool is_excused(const struct world *w, const struct call *c)
 static void phase_probe(struct world *w)
 {
     struct grpc_world *g = w->grpc;
-    uint32_t from = g->n_calls;
     uint64_t until_us = w->now_us + g->s.settle_us;
     while (world_turn(w, until_us)) {
     }
-    from = g->n_calls;
+    uint32_t from = g->n_calls;
     g->probing = true;
     w->settings.requests = w->sent + (uint64_t)PROBES * g->n_callers;
     w->finished = false;
@@ -370,11 +369,14 @@ static void heal(struct world *w)
 
 static void find(struct world *w, struct link *l, const struct address *address)
 {
+    static const char net[] = "10.0.0.";
     struct grpc_world *g = w->grpc;
-    unsigned host = 0;
     l->host = NULL;
-    if (sscanf(address->host, "10.0.0.%u", &host) == 1 && host >= 1 &&
-        host <= g->n_hosts && address->port == PORT) {
+    if (strncmp(address->host, net, sizeof net - 1) != 0) {
+        return;
+    }
+    unsigned long host = strtoul(address->host + sizeof net - 1, NULL, 10);
+    if (host >= 1 && host <= g->n_hosts && address->port == PORT) {
         l->host = &g->hosts[host - 1];
     }
 }

@@ -168,7 +168,7 @@ static void phase_probe(struct world *w)
     }
     while (world_turn(w, until_us)) {
     }
-    w->settings.requests = w->sent + PROBES * w->n_clients;
+    w->settings.requests = w->sent + (uint64_t)PROBES * w->n_clients;
     w->finished = false;
     until_us = w->now_us + 30000000;
     while (w->sent < w->settings.requests && world_turn(w, until_us)) {
