@@ -355,8 +355,11 @@ void h2_shutdown_notice(struct h2 *h)
 void h2_goaway(struct h2 *h, enum h2_code code, const char *text)
 {
     const struct span debug = span_of(text);
+    const int32_t last = nghttp2_session_get_last_proc_stream_id(h->session);
     h->own_code = code;
-    h->last_request = nghttp2_session_get_last_proc_stream_id(h->session);
+    if (last < h->last_request) { /* else what came since has been ignored */
+        h->last_request = last;
+    }
     h2_lib_ok(h, nghttp2_submit_goaway(h->session, NGHTTP2_FLAG_NONE,
                                        h->last_request, code, debug.data,
                                        debug.len));

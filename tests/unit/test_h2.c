@@ -713,6 +713,26 @@ static void shutdown_takes_two_steps(void **state)
     pair_close(&p);
 }
 
+/* What came behind a GOAWAY that still waited is not claimed by the next. */
+static void a_request_behind_a_goaway_is_none(void **state)
+{
+    (void)state;
+    struct pair p;
+    pair_open(&p);
+    (void)talk_request(&p.client, simple_request, true);
+    pair_run(&p);
+    h2_goaway(p.server.h, H2_NO_ERROR, "");
+    (void)talk_request(&p.client, simple_request, true);
+    pair_deliver(&p, &p.client, &p.server);
+    assert_int_equal(log_count(&p.server, "request"), 1);
+    h2_terminate(p.server.h, H2_ENHANCE_YOUR_CALM, "");
+    pair_run(&p);
+    assert_true(log_has(&p.client, "goaway 1 NO_ERROR \"\""));
+    assert_true(log_has(&p.client, "goaway 1 ENHANCE_YOUR_CALM \"\""));
+    assert_true(log_has(&p.client, "closed 3 REFUSED_STREAM"));
+    pair_close(&p);
+}
+
 static void terminating_ends_the_session(void **state)
 {
     (void)state;
@@ -1022,6 +1042,7 @@ int main(void)
         cmocka_unit_test(settings_are_told),
         cmocka_unit_test(the_first_bytes_are_the_promised_ones),
         cmocka_unit_test(shutdown_takes_two_steps),
+        cmocka_unit_test(a_request_behind_a_goaway_is_none),
         cmocka_unit_test(terminating_ends_the_session),
         cmocka_unit_test(nothing_is_heard_after_terminating_in_a_handler),
         cmocka_unit_test(output_that_finds_no_room_loses_the_session),
