@@ -375,7 +375,7 @@ static void what_comes_with_the_fin_counts(void **state)
 
 static void queued_requests_leave_a_draining_link(void **state)
 {
-    (void)state; /* [safe-10], N15 */
+    (void)state; /* [safe-10] */
     struct driver *d = driver_new(LISTENER ONE, 0);
     struct peer *c = driver_client(d, 0);
     struct talk *up = call_open(c, PATH, NULL);
