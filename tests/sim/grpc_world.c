@@ -71,10 +71,8 @@ static bool is_excused(const struct world *w, const struct call *c)
     const struct grpc_settings *s = &w->grpc->s;
     bool too_large = (s->message_max_in | s->message_max_out) != 0;
     bool too_long = c->deadline_us != 0 || s->attempt_timeout;
-    /* A close with bytes unread is a reset, and may outrun what was sent. */
-    bool overtaken = c->ending == CALL_LOST && c->engine_ended;
     return s->small_limits || too_large || too_long || s->age_grace ||
-           overtaken || c->ending == CALL_REFUSED;
+           c->ending == CALL_REFUSED;
 }
 
 /* New calls succeed. */
