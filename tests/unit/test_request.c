@@ -28,6 +28,7 @@ static const struct {
     { REQUEST_SPLIT, REQUEST_COMMITTED, "a large reply begins to leave" },
     { REQUEST_SPLIT, REQUEST_DONE, "all of them have" },
     { REQUEST_READY, REQUEST_NEW, "one in front of it must go first" },
+    { REQUEST_READY, REQUEST_BACKOFF, "what goes before it was refused" },
     { REQUEST_READY, REQUEST_SENT, "the lane came up" },
     { REQUEST_READY, REQUEST_DONE, "the deadline came first" },
     { REQUEST_SENT, REQUEST_READY, "its lane was lost, it is sent again" },
