@@ -123,7 +123,7 @@ struct grpc_call {
     uint64_t begun_us;
     uint64_t deadline_us;   /* UINT64_MAX: none */
     uint64_t retry_us;      /* BACKOFF ends */
-    uint64_t wait_us;       /* WAITING ends (W2) */
+    uint64_t wait_us;       /* WAITING ends (W2); 0: a new wait begins */
     uint64_t idle_since_us; /* no attempt runs since then */
     uint64_t delay_us;      /* none ran so long, in all */
 

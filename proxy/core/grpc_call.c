@@ -9,6 +9,11 @@
 
 /* ---- life ------------------------------------------------------------------- */
 
+enum {
+    WAIT_GOES_ON_US = 1000 * 1000, /* an attempt that was never sent and took
+                                      less is part of the wait */
+};
+
 static struct grpc_method_stats *stats_of(const struct grpc_call *call)
 {
     return grpc_stats_of(&call->channel->stats, call->method.label);
@@ -452,10 +457,18 @@ void grpc_call_attempt_over(struct engine *e,
     switch (d.step) {
     case GRPC_FINISH: finish(e, call, outcome, d.reason); break;
     case GRPC_AGAIN_NOW:
+        /* A link that is lost as soon as a call wants it ends no wait: else an
+         * endpoint that says hello and then nonsense would prolong it for
+         * ever. */
+        if (outcome->class != GRPC_F1_UNSENT ||
+            e->now_us >= call->attempt_us + WAIT_GOES_ON_US) {
+            call->wait_us = 0;
+        }
         call->transparent++;
         submit(e, call);
         break;
     case GRPC_AGAIN_AFTER:
+        call->wait_us = 0;
         call->state = GRPC_CALL_BACKOFF;
         call->retry_us = e->now_us + d.delay_us;
         grpc_call_wake_at(e, call, call->retry_us);

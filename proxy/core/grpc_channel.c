@@ -121,6 +121,20 @@ static void no_link(struct engine *e,
     grpc_call_no_link(e, call, forced, text);
 }
 
+/* In the order in which their waits end: one that comes back goes on with the
+ * wait it had. */
+static void join_line(struct grpc_channel *ch, struct grpc_call *call)
+{
+    struct list_node *at = &ch->waiting;
+    while (at->prev != &ch->waiting &&
+           CONTAINER_OF(at->prev, struct grpc_call, place)->wait_us >
+               call->wait_us) {
+        at = at->prev;
+    }
+    list_insert_before(at, &call->place);
+    ch->n_waiting++;
+}
+
 static void leave_line(struct grpc_channel *ch, struct grpc_call *call)
 {
     assert(ch->n_waiting > 0);
@@ -192,9 +206,10 @@ void grpc_channel_submit(struct engine *e,
         grpc_call_no_link(e, call, true, text);
         return;
     }
-    call->wait_us = e->now_us + config->max_wait_for_ready_us;
-    list_append(&ch->waiting, &call->place);
-    ch->n_waiting++;
+    if (call->wait_us == 0) {
+        call->wait_us = e->now_us + config->max_wait_for_ready_us;
+    }
+    join_line(ch, call);
     grpc_channel_pump_later(e, ch);
 }
 

@@ -1,5 +1,7 @@
 """Deadlines, and waiting for a connection (grpc.md time-*)."""
 
+import socket
+import threading
 import time
 
 import pytest
@@ -183,6 +185,32 @@ def test_time_11_no_endpoint_at_all(front):
     assert stream.grpc_message.startswith("redial: no connection to cluster ")
     assert "within 700ms" in stream.grpc_message
     assert "refused" in stream.grpc_message
+
+
+def test_time_11_nonsense_prolongs_no_wait(front):
+    """An endpoint says hello, takes no call, and breaks the protocol."""
+    listener = socket.create_server((HOST, 0))
+    taken = []
+
+    def talk_nonsense():
+        while True:
+            try:
+                peer, _ = listener.accept()
+            except OSError:
+                return
+            taken.append(peer)
+            peer.sendall(bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]) + b"\xff" * 400)
+
+    threading.Thread(target=talk_nonsense, daemon=True).start()
+    one = front(f"{HOST}:{listener.getsockname()[1]}",
+                sets=["upstream.max_wait_for_ready=700ms"])
+    stream, took = call(one)
+    listener.close()
+    assert stream.status == 14 and 0.68 < took < 1.5
+    assert "within 700ms" in stream.grpc_message
+    assert len(taken) > 1
+    for peer in taken:
+        peer.close()
 
 
 @pytest.mark.slow
