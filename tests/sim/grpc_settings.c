@@ -41,36 +41,13 @@ static void draw_rates(struct world *w, uint32_t faults)
     }
 }
 
-static void set_text(struct world *w, const char *key, const char *value)
-{
-    struct settings *s = &w->settings;
-    size_t size = strlen(key) + strlen(value) + 2;
-    char *text = must_alloc(size);
-    if (s->n_drawn == SETS_MAX) {
-        abort();
-    }
-    snprintf(text, size, "%s=%s", key, value);
-    s->drawn[s->n_drawn++] = text;
-}
-
-static uint64_t set(struct world *w,
-                    const char *key,
-                    uint64_t number,
-                    const char *unit)
-{
-    char value[48];
-    snprintf(value, sizeof value, "%" PRIu64 "%s", number, unit);
-    set_text(w, key, value);
-    return number;
-}
-
 static size_t set_word(struct world *w,
                        const char *key,
                        const char *const *words,
                        size_t n)
 {
     size_t i = (size_t)pick(w, 0, n - 1);
-    set_text(w, key, words[i]);
+    settings_set_text(w, key, words[i]);
     return i;
 }
 
@@ -89,14 +66,14 @@ static void draw_retries(struct world *w, struct grpc_settings *s)
     s->blanket = chance(w, 2, 3);
     if (s->blanket) {
         uint64_t retries = pick(w, 1, 4);
-        set(w, "upstream.max_retry_attempts", retries, "");
+        settings_set(w, "upstream.max_retry_attempts", retries, "");
         s->attempts = (uint32_t)retries + 1;
         s->codes = codes[set_word(w, "upstream.retryable_status_codes",
                                   WORDS("UNAVAILABLE", "UNAVAILABLE,ABORTED",
                                         "INTERNAL,unknown,1",
                                         "14,RESOURCE_EXHAUSTED"))];
     } else if (chance(w, 1, 4)) {
-        set(w, "upstream.max_retry_attempts", 0, "");
+        settings_set(w, "upstream.max_retry_attempts", 0, "");
         s->disabled = true;
     }
     s->has_explicit = chance(w, 3, 4);
@@ -104,93 +81,101 @@ static void draw_retries(struct world *w, struct grpc_settings *s)
     s->own_attempts = attempts[pick(w, 2, 6)];
     s->own_timeout_us = chance(w, 1, 4) ? pick(w, 50000, 2000000) : 0;
     s->ambiguous = (enum grpc_ambiguous)pick(w, 0, 3);
-    set_text(w, "upstream.ambiguous",
-             (const char *const[]){ "auto", "policy", "idempotent",
-                                    "never" }[s->ambiguous]);
+    settings_set_text(w, "upstream.ambiguous",
+                      (const char *const[]){ "auto", "policy", "idempotent",
+                                             "never" }[s->ambiguous]);
     s->retries =
         chance(w, 5, 6) ? GRPC_RETRIES_FULL : (enum grpc_retries)pick(w, 1, 2);
-    set_text(w, "upstream.retries",
-             (const char *const[]){ "full", "transparent", "off" }[s->retries]);
+    settings_set_text(w, "upstream.retries",
+                      (const char *const[]){ "full", "transparent",
+                                             "off" }[s->retries]);
     s->share = chance(w, 1, 2);
-    set_text(w, "upstream.stacked_attempts", s->share ? "share" : "ignore");
+    settings_set_text(w, "upstream.stacked_attempts",
+                      s->share ? "share" : "ignore");
     s->stop = (enum grpc_stop_client)pick(w, 0, 2);
-    set_text(w, "upstream.stop_client_retries",
-             (const char *const[]){ "auto", "always", "never" }[s->stop]);
-    set_text(w, "upstream.idempotent_methods", "/sim.Safe/*");
-    set_text(w, "upstream.no_retry_methods", "/sim.Never/Do");
+    settings_set_text(w, "upstream.stop_client_retries",
+                      (const char *const[]){ "auto", "always",
+                                             "never" }[s->stop]);
+    settings_set_text(w, "upstream.idempotent_methods", "/sim.Safe/*");
+    settings_set_text(w, "upstream.no_retry_methods", "/sim.Never/Do");
 }
 
 static void draw_pace(struct world *w, struct grpc_settings *s)
 {
-    set(w, "upstream.initial_backoff", pick(w, 1, 60), "ms");
-    set(w, "upstream.max_backoff", pick(w, 60, 300), "ms");
+    settings_set(w, "upstream.initial_backoff", pick(w, 1, 60), "ms");
+    settings_set(w, "upstream.max_backoff", pick(w, 60, 300), "ms");
     set_word(w, "upstream.backoff_multiplier", WORDS("2", "1", "0.5", "3.7"));
-    set(w, "upstream.refused_transparent_max", pick(w, 0, 3), "");
-    set(w, "upstream.max_pushback", pick(w, 1, 400), "ms");
+    settings_set(w, "upstream.refused_transparent_max", pick(w, 0, 3), "");
+    settings_set(w, "upstream.max_pushback", pick(w, 1, 400), "ms");
     if (chance(w, 1, 3)) {
-        set(w, "upstream.throttle_max_tokens", pick(w, 0, 20), "");
+        settings_set(w, "upstream.throttle_max_tokens", pick(w, 0, 20), "");
         set_word(w, "upstream.throttle_token_ratio", WORDS("0.1", "1", "5"));
     }
     if (chance(w, 1, 3)) {
-        set(w, "upstream.max_concurrent_retries", pick(w, 0, 6), "");
-        set(w, "upstream.max_concurrent_retry_percent", pick(w, 0, 40), "");
+        settings_set(w, "upstream.max_concurrent_retries", pick(w, 0, 6), "");
+        settings_set(w, "upstream.max_concurrent_retry_percent", pick(w, 0, 40),
+                     "");
     }
     s->attempt_timeout = chance(w, 1, 4);
     if (s->attempt_timeout) {
-        set(w, "upstream.per_attempt_timeout",
-            pick(w, 20, 500) + w->settings.latency_us * 6 / 1000, "ms");
+        settings_set(w, "upstream.per_attempt_timeout",
+                     pick(w, 20, 500) + w->settings.latency_us * 6 / 1000,
+                     "ms");
     }
     if (chance(w, 1, 4)) {
-        s->longest_call_us = 1000 * set(w, "upstream.max_call_duration",
-                                        pick(w, 100, 3000), "ms");
+        s->longest_call_us =
+            1000 * settings_set(w, "upstream.max_call_duration",
+                                pick(w, 100, 3000), "ms");
     }
 }
 
 static void draw_buffers(struct world *w, struct grpc_settings *s)
 {
     if (chance(w, 1, 4)) {
-        set_text(w, "upstream.hold_headers", "off");
+        settings_set_text(w, "upstream.hold_headers", "off");
     }
     if (chance(w, 1, 2)) {
-        set(w, "upstream.hold_headers_max", pick(w, 0, 100), "ms");
+        settings_set(w, "upstream.hold_headers_max", pick(w, 0, 100), "ms");
     }
     if (chance(w, 2, 3)) {
-        set(w, "upstream.retry_buffer_per_call", pick(w, 16, 80), "KiB");
+        settings_set(w, "upstream.retry_buffer_per_call", pick(w, 16, 80),
+                     "KiB");
     }
     if (chance(w, 1, 3)) {
-        set(w, "grpc.retry_buffer_total", 1, "MiB");
+        settings_set(w, "grpc.retry_buffer_total", 1, "MiB");
     }
     s->connection_window = 16 << 20;
     if (chance(w, 2, 3)) {
-        set(w, "upstream.upstream_stream_window", pick(w, 64, 100), "KiB");
+        settings_set(w, "upstream.upstream_stream_window", pick(w, 64, 100),
+                     "KiB");
         s->connection_window =
-            1024 * set(w, "upstream.upstream_connection_window",
-                       pick(w, 64, 200), "KiB");
+            1024 * settings_set(w, "upstream.upstream_connection_window",
+                                pick(w, 64, 200), "KiB");
     }
     if (chance(w, 1, 6)) {
         s->message_max_in =
-            (uint32_t)set(w, "upstream.max_request_message_bytes",
-                          pick(w, 0, 20000), "");
+            (uint32_t)settings_set(w, "upstream.max_request_message_bytes",
+                                   pick(w, 0, 20000), "");
     }
     if (chance(w, 1, 6)) {
         s->message_max_out =
-            (uint32_t)set(w, "upstream.max_response_message_bytes",
-                          pick(w, 0, 20000), "");
+            (uint32_t)settings_set(w, "upstream.max_response_message_bytes",
+                                   pick(w, 0, 20000), "");
     }
     if (s->huge) {
-        set(w, "grpc.memory_high", 16, "MiB");
+        settings_set(w, "grpc.memory_high", 16, "MiB");
         s->small_limits = true;
     }
     if (chance(w, 1, 3)) {
-        set(w, "listener.max_header_list_size", pick(w, 4, 16), "KiB");
-        set(w, "upstream.max_header_list_size", pick(w, 4, 16), "KiB");
+        settings_set(w, "listener.max_header_list_size", pick(w, 4, 16), "KiB");
+        settings_set(w, "upstream.max_header_list_size", pick(w, 4, 16), "KiB");
     }
     if (chance(w, 1, 8)) {
-        set(w, "grpc.max_calls", pick(w, 1, 10), "");
+        settings_set(w, "grpc.max_calls", pick(w, 1, 10), "");
         s->small_limits = true;
     }
     if (chance(w, 1, 8)) {
-        set(w, "upstream.max_queued_calls", pick(w, 0, 5), "");
+        settings_set(w, "upstream.max_queued_calls", pick(w, 0, 5), "");
         s->small_limits = true;
     }
 }
@@ -203,60 +188,69 @@ static void draw_connections(struct world *w, struct grpc_settings *s)
     set_word(w, "upstream.lb",
              WORDS("pick_first", "round_robin", "least_request"));
     if (chance(w, 1, 3)) {
-        set_text(w, "upstream.shuffle_addresses", "yes");
+        settings_set_text(w, "upstream.shuffle_addresses", "yes");
     }
     if (chance(w, 1, 3)) {
-        set_text(w, "upstream.wait_for_ready", "no");
+        settings_set_text(w, "upstream.wait_for_ready", "no");
     }
     if (chance(w, 1, 3)) {
         s->small_limits |=
-            set(w, "upstream.max_wait_for_ready", pick(w, 50, 5000), "ms") <
+            settings_set(w, "upstream.max_wait_for_ready", pick(w, 50, 5000),
+                         "ms") <
             LONG_WAIT_MS; /* it may be all that busy hosts leave */
     }
-    set(w, "upstream.connect_timeout", connect_ms, "ms");
-    set(w, "upstream.reconnect_initial_backoff", pick(w, 5, 200), "ms");
-    set(w, "upstream.reconnect_max_backoff", max_ms, "ms");
-    set(w, "upstream.dns_refresh", pick(w, 1, 10), "s");
-    set(w, "upstream.dns_min_interval", 1, "s");
-    set(w, "upstream.max_connections_per_endpoint", pick(w, 1, 4), "");
+    settings_set(w, "upstream.connect_timeout", connect_ms, "ms");
+    settings_set(w, "upstream.reconnect_initial_backoff", pick(w, 5, 200),
+                 "ms");
+    settings_set(w, "upstream.reconnect_max_backoff", max_ms, "ms");
+    settings_set(w, "upstream.dns_refresh", pick(w, 1, 10), "s");
+    settings_set(w, "upstream.dns_min_interval", 1, "s");
+    settings_set(w, "upstream.max_connections_per_endpoint", pick(w, 1, 4), "");
     if (chance(w, 1, 3)) {
-        set(w, "upstream.max_streams_per_connection", pick(w, 1, 8), "");
+        settings_set(w, "upstream.max_streams_per_connection", pick(w, 1, 8),
+                     "");
     }
     if (chance(w, 1, 3)) {
-        set(w, "upstream.keepalive_time", 10, "s");
-        set(w, "upstream.keepalive_timeout", slow_ms + pick(w, 100, 5000),
-            "ms");
+        settings_set(w, "upstream.keepalive_time", 10, "s");
+        settings_set(w, "upstream.keepalive_timeout",
+                     slow_ms + pick(w, 100, 5000), "ms");
         set_word(w, "upstream.keepalive_permit_without_calls",
                  WORDS("yes", "no"));
     }
     if (chance(w, 1, 2)) {
-        set(w, "upstream.idle_probe", pick(w, 1, 3), "s");
-        set(w, "upstream.idle_probe_timeout", slow_ms + pick(w, 10, 500), "ms");
+        settings_set(w, "upstream.idle_probe", pick(w, 1, 3), "s");
+        settings_set(w, "upstream.idle_probe_timeout",
+                     slow_ms + pick(w, 10, 500), "ms");
     }
     if (chance(w, 1, 4)) {
-        set(w, "upstream.upstream_max_connection_age", pick(w, 1, 4), "s");
+        settings_set(w, "upstream.upstream_max_connection_age", pick(w, 1, 4),
+                     "s");
     }
-    set(w, "upstream.drain_timeout", pick(w, 0, 4000), "ms");
+    settings_set(w, "upstream.drain_timeout", pick(w, 0, 4000), "ms");
     s->settle_us = 1000 * (max_ms * 2 + connect_ms * 2) + 12000000;
 }
 
 static void draw_listener(struct world *w, struct grpc_settings *s)
 {
     if (chance(w, 1, 2)) {
-        set(w, "listener.max_concurrent_streams", pick(w, 1, 12), "");
+        settings_set(w, "listener.max_concurrent_streams", pick(w, 1, 12), "");
     }
     if (chance(w, 1, 6)) {
-        set(w, "listener.max_connection_idle", pick(w, 20, 2000), "ms");
+        settings_set(w, "listener.max_connection_idle", pick(w, 20, 2000),
+                     "ms");
     }
     if (chance(w, 1, 4)) {
-        set(w, "listener.max_connection_age", pick(w, 100, 3000), "ms");
+        settings_set(w, "listener.max_connection_age", pick(w, 100, 3000),
+                     "ms");
         if (chance(w, 1, 2)) {
-            set(w, "listener.max_connection_age_grace", pick(w, 1, 2000), "ms");
+            settings_set(w, "listener.max_connection_age_grace",
+                         pick(w, 1, 2000), "ms");
             s->age_grace = true;
         }
     }
     if (chance(w, 1, 6)) {
-        set(w, "listener.server_keepalive_time", pick(w, 500, 5000), "ms");
+        settings_set(w, "listener.server_keepalive_time", pick(w, 500, 5000),
+                     "ms");
     }
 }
 

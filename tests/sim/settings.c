@@ -76,7 +76,7 @@ static void draw_cluster_rates(struct world *w, uint32_t faults)
     rate[FAULT_READONLY] = 0; /* a node of a cluster says MOVED */
 }
 
-static void set_text(struct world *w, const char *key, const char *value)
+void settings_set_text(struct world *w, const char *key, const char *value)
 {
     struct settings *s = &w->settings;
     size_t size = strlen(key) + strlen(value) + 2;
@@ -88,14 +88,15 @@ static void set_text(struct world *w, const char *key, const char *value)
     s->drawn[s->n_drawn++] = text;
 }
 
-static void set(struct world *w,
-                const char *key,
-                uint64_t number,
-                const char *unit)
+uint64_t settings_set(struct world *w,
+                      const char *key,
+                      uint64_t number,
+                      const char *unit)
 {
     char value[48];
     snprintf(value, sizeof value, "%" PRIu64 "%s", number, unit);
-    set_text(w, key, value);
+    settings_set_text(w, key, value);
+    return number;
 }
 
 static void set_word(struct world *w,
@@ -103,7 +104,7 @@ static void set_word(struct world *w,
                      const char *const *words,
                      size_t n)
 {
-    set_text(w, key, words[pick(w, 0, n - 1)]);
+    settings_set_text(w, key, words[pick(w, 0, n - 1)]);
 }
 
 #define WORDS(...)                        \
@@ -120,17 +121,18 @@ static void draw_retry(struct world *w)
              WORDS("constant", "none", "exponential", "full_jitter",
                    "equal_jitter", "decorrelated_jitter",
                    "exponential_with_jitter"));
-    set(w, "upstream.backoff_base", pick(w, 100, 20000), "us");
-    set(w, "upstream.backoff_cap", pick(w, 20, 500), "ms");
+    settings_set(w, "upstream.backoff_base", pick(w, 100, 20000), "us");
+    settings_set(w, "upstream.backoff_cap", pick(w, 20, 500), "ms");
     set_word(w, "upstream.retries", WORDS("3", "3", "0", "1", "10", "-1"));
     set_word(w, "upstream.deadline", WORDS("10s", "10s", "2s", "300ms"));
     if (chance(w, 1, 2)) {
-        set(w, "upstream.attempt_timeout", slow_ms + pick(w, 20, 800), "ms");
+        settings_set(w, "upstream.attempt_timeout", slow_ms + pick(w, 20, 800),
+                     "ms");
     }
     if (chance(w, 1, 3)) {
-        set(w, "upstream.budget_ratio", pick(w, 0, 50), "%");
-        set(w, "upstream.budget_min", pick(w, 0, 20), "");
-        set(w, "upstream.budget_burst", pick(w, 1, 30), "");
+        settings_set(w, "upstream.budget_ratio", pick(w, 0, 50), "%");
+        settings_set(w, "upstream.budget_min", pick(w, 0, 20), "");
+        settings_set(w, "upstream.budget_burst", pick(w, 1, 30), "");
     }
     if (chance(w, 1, 8)) {
         set_word(w, "upstream.retry_on_timeout", WORDS("no"));
@@ -139,42 +141,44 @@ static void draw_retry(struct world *w)
         set_word(w, "upstream.retry", WORDS("off"));
     }
     if (chance(w, 1, 6)) {
-        set(w, "upstream.fail_fast_after", pick(w, 50, 3000), "ms");
+        settings_set(w, "upstream.fail_fast_after", pick(w, 50, 3000), "ms");
     }
 }
 
 static void draw_limits(struct world *w)
 {
     uint64_t slow_ms = w->settings.latency_us * ROUNDS / 1000;
-    set(w, "upstream.shared_lanes", pick(w, 1, 3), "");
+    settings_set(w, "upstream.shared_lanes", pick(w, 1, 3), "");
     if (chance(w, 1, 8)) {
         set_word(w, "upstream.lanes", WORDS("private"));
     }
     if (chance(w, 1, 2)) {
-        set(w, "listener.pipeline_max", pick(w, 1, 8), "");
+        settings_set(w, "listener.pipeline_max", pick(w, 1, 8), "");
     }
     if (chance(w, 1, 3)) {
-        set(w, "upstream.replay_bytes_max", pick(w, 30, 4000), "");
+        settings_set(w, "upstream.replay_bytes_max", pick(w, 30, 4000), "");
     }
     if (chance(w, 1, 3)) {
-        set(w, "upstream.reply_hold_max", pick(w, 100, 4000), "");
+        settings_set(w, "upstream.reply_hold_max", pick(w, 100, 4000), "");
     }
     if (chance(w, 1, 4)) {
-        set(w, "upstream.lane_buffer_max", pick(w, 16, 64), "KiB");
+        settings_set(w, "upstream.lane_buffer_max", pick(w, 16, 64), "KiB");
     }
     if (chance(w, 1, 4)) {
-        set(w, "listener.client_buffer_max", pick(w, 16, 64), "KiB");
+        settings_set(w, "listener.client_buffer_max", pick(w, 16, 64), "KiB");
     }
     if (chance(w, 1, 8)) {
-        set(w, "upstream.held_requests_max", pick(w, 1, 50), "");
+        settings_set(w, "upstream.held_requests_max", pick(w, 1, 50), "");
     }
     if (chance(w, 1, 8)) {
-        set(w, "upstream.private_lanes_max", pick(w, 0, 5), "");
+        settings_set(w, "upstream.private_lanes_max", pick(w, 0, 5), "");
     }
-    set(w, "upstream.connect_timeout", slow_ms + pick(w, 50, 1000), "ms");
-    set(w, "upstream.handshake_timeout", slow_ms + pick(w, 100, 2000), "ms");
-    set(w, "upstream.ping_idle", pick(w, 50, 30000), "ms");
-    set(w, "upstream.ping_timeout", slow_ms + pick(w, 50, 1000), "ms");
+    settings_set(w, "upstream.connect_timeout", slow_ms + pick(w, 50, 1000),
+                 "ms");
+    settings_set(w, "upstream.handshake_timeout", slow_ms + pick(w, 100, 2000),
+                 "ms");
+    settings_set(w, "upstream.ping_idle", pick(w, 50, 30000), "ms");
+    settings_set(w, "upstream.ping_timeout", slow_ms + pick(w, 50, 1000), "ms");
 }
 
 static void draw_load(struct world *w)
@@ -215,13 +219,13 @@ static void draw_cluster(struct world *w, const struct run_options *options)
     if (s->rate[FAULT_HOSTNAMES] > 0 || s->by_name) {
         set_word(w, "upstream.allow_nodes", WORDS("10.0.0.0/16, *.redis.test"));
     }
-    set(w, "upstream.topology_min_interval", pick(w, 5, 200), "ms");
-    set(w, "upstream.topology_refresh", pick(w, 1, 30), "s");
+    settings_set(w, "upstream.topology_min_interval", pick(w, 5, 200), "ms");
+    settings_set(w, "upstream.topology_refresh", pick(w, 1, 30), "s");
     if (chance(w, 1, 3)) {
-        set(w, "upstream.silence_probe", pick(w, 100, 1500), "ms");
+        settings_set(w, "upstream.silence_probe", pick(w, 100, 1500), "ms");
     }
     if (chance(w, 1, 4)) {
-        set(w, "upstream.node_retries", pick(w, 1, 5), "");
+        settings_set(w, "upstream.node_retries", pick(w, 1, 5), "");
     }
 }
 

@@ -397,6 +397,12 @@ void link_free(struct link *l);
 
 /* settings.c */
 void settings_draw(struct world *w, const struct run_options *options);
+/* Draw "key=value"; returns number. */
+void settings_set_text(struct world *w, const char *key, const char *value);
+uint64_t settings_set(struct world *w,
+                      const char *key,
+                      uint64_t number,
+                      const char *unit);
 void settings_free(struct settings *s);
 
 #endif
