@@ -2,6 +2,7 @@
 
 #include <assert.h>
 
+#include "proxy/core/grpc_bucket.h"
 #include "proxy/core/grpc_reply.h"
 #include "proxy/core/grpc_trace.h"
 #include "proxy/core/state.h"
@@ -87,7 +88,7 @@ void grpc_client_accepted(struct engine *e, struct grpc_client *c)
     c->age_us = age_limit(e, c);
     c->resets = rules->early_close_burst;
     c->resets_us = e->now_us;
-    c->controls = GRPC_CONTROL_BURST;
+    c->controls = GRPC_CONTROLS_BURST;
     c->controls_us = e->now_us;
     c->h2 = h2_new(&options);
     if (c->h2 == NULL) {

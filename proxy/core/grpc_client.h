@@ -9,9 +9,7 @@
 
 enum {
     GRPC_LINGER_US = 1000 * 1000, /* for the client's FIN, once all is said */
-    GRPC_CONTROL_BURST = 10000,   /* frames without content (§5.5) */
-    GRPC_CONTROL_PER_S = 1000,
-    GRPC_DRAIN_PING = 1, /* opaque: behind the first GOAWAY */
+    GRPC_DRAIN_PING = 1,          /* opaque: behind the first GOAWAY */
     GRPC_ALIVE_PING = 2,
 };
 

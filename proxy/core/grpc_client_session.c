@@ -1,5 +1,6 @@
 #include <assert.h>
 
+#include "proxy/core/grpc_bucket.h"
 #include "proxy/core/grpc_client.h"
 #include "proxy/core/grpc_reply.h"
 #include "proxy/core/grpc_trace.h"
@@ -65,36 +66,13 @@ static void on_ended(struct h2 *h, struct h2_stream *s)
     }
 }
 
-/* Take n tokens of a bucket that is filled by time. False: it is empty. */
-static bool bucket_take(uint64_t *tokens,
-                        uint64_t *filled_us,
-                        uint64_t burst,
-                        uint64_t per_s,
-                        uint64_t now_us)
-{
-    uint64_t elapsed = now_us - *filled_us;
-    uint64_t more = per_s == 0 ? 0 : elapsed * per_s / S_US;
-    if (elapsed > 3600 * (uint64_t)S_US || more >= burst) {
-        *tokens = burst;
-        *filled_us = now_us;
-    } else if (more > 0) {
-        *tokens = *tokens + more > burst ? burst : *tokens + more;
-        *filled_us += more * S_US / per_s;
-    }
-    if (*tokens == 0) {
-        return false;
-    }
-    (*tokens)--;
-    return true;
-}
-
 /* A stream has ended before its response had: by the client's will, or by what
  * the client made the session do (§5.5). */
 static void charge_reset(struct engine *e, struct grpc_client *c)
 {
     const struct grpc_listener_config *rules = grpc_client_rules(c);
-    if (!bucket_take(&c->resets, &c->resets_us, rules->early_close_burst,
-                     rules->early_close_rate, e->now_us)) {
+    if (!grpc_bucket_take(&c->resets, &c->resets_us, rules->early_close_burst,
+                          rules->early_close_rate, e->now_us)) {
         punish(e, c, GRPC_ABUSE_RESETS, "too_many_resets");
     }
 }
@@ -224,8 +202,9 @@ static void on_control(struct h2 *h, bool empty_data)
         if (++c->empties > EMPTY_MAX) {
             punish(e, c, GRPC_ABUSE_EMPTY, "empty_frames");
         }
-    } else if (!bucket_take(&c->controls, &c->controls_us, GRPC_CONTROL_BURST,
-                            GRPC_CONTROL_PER_S, e->now_us)) {
+    } else if (!grpc_bucket_take(&c->controls, &c->controls_us,
+                                 GRPC_CONTROLS_BURST, GRPC_CONTROLS_RATE,
+                                 e->now_us)) {
         punish(e, c, GRPC_ABUSE_FRAMES, "too_many_frames");
     }
 }

@@ -5,6 +5,7 @@
 #define CORE_GRPC_ENDPOINT_H
 
 #include "proxy/core/grpc.h"
+#include "proxy/core/grpc_bucket.h"
 
 enum {
     GRPC_ENDPOINTS_MAX = 1024,       /* of one upstream */
@@ -13,8 +14,6 @@ enum {
     GRPC_SETTINGS_US = 10 * 1000000, /* for the ACK of ours (U6) */
     GRPC_FAREWELL_US = 1000 * 1000,  /* for a GOAWAY to leave */
     GRPC_LOOKUP_US = 20 * 1000000,   /* for an answer of the resolver */
-    GRPC_CONTROLS_BURST = 10000,     /* frames without content (§5.5) */
-    GRPC_CONTROLS_RATE = 1000,       /* of these, per second */
     GRPC_LAST_ID = 1 << 30,          /* a link with higher ids retires (U10) */
 };
 #define GRPC_IDLE_US          (UINT64_C(30) * 60 * 1000000)  /* U8 */

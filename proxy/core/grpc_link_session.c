@@ -103,21 +103,12 @@ static void on_goaway(struct h2 *h,
 /* A bucket: floods end the link (§5.5). */
 static void on_control(struct h2 *h, bool empty_data)
 {
-    enum {
-        EACH_US = 1000000 / GRPC_CONTROLS_RATE
-    };
     struct grpc_link *l = link_of(h);
     struct engine *e = engine_of(l);
     (void)empty_data; /* costs the same */
-    uint64_t n = (e->now_us - l->controls_us) / EACH_US;
-    l->controls_us += n * EACH_US;
-    l->controls += n;
-    if (l->controls > GRPC_CONTROLS_BURST) {
-        l->controls = GRPC_CONTROLS_BURST;
-    }
-    if (l->controls > 0) {
-        l->controls--;
-    } else if (l->doom == NULL) {
+    if (!grpc_bucket_take(&l->controls, &l->controls_us, GRPC_CONTROLS_BURST,
+                          GRPC_CONTROLS_RATE, e->now_us) &&
+        l->doom == NULL) {
         h2_terminate(h, H2_ENHANCE_YOUR_CALM, "too_many_frames");
         grpc_link_doom(e, l, "too_many_frames");
     }
