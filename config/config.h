@@ -189,6 +189,7 @@ struct upstream_config {
     uint64_t reply_elements_max;
     uint64_t reply_bulk_max;
     uint32_t private_lanes_max;
+    uint32_t private_lanes_idle;
     uint32_t held_requests_max; /* waiting for a connection, per upstream */
 
     /* Several servers (redis.md §9, §10). */

@@ -49,6 +49,11 @@ enum command_id {
     COMMAND_CLIENT_SETINFO,
     COMMAND_CLIENT_REPLY,
     COMMAND_CLIENT_TRACKING,
+    COMMAND_CLIENT_CACHING,
+    COMMAND_CLIENT_ID,
+    COMMAND_CLIENT_LINE, /* NO-EVICT, NO-TOUCH and others: the connection stays so
+                            until it is told otherwise */
+    COMMAND_WAIT,        /* and WAITAOF */
     COMMAND_SCRIPT_CALL, /* EVAL, EVALSHA, FCALL and their _RO forms */
 };
 

@@ -31,6 +31,8 @@ bool cluster_init(struct engine *e,
 {
     *c = (struct cluster){ .config = config };
     list_init(&c->lane_sets);
+    list_init(&c->spare_lanes);
+    list_init(&c->lane_waiters);
     budget_init(&c->budget, config->budget_ratio_permille,
                 share_of_process(config->budget_min_per_s, e->workers),
                 share_of_process(config->budget_burst, e->workers), e->now_us);

@@ -38,8 +38,12 @@ struct cluster {
                                    NULL until there is memory for it */
     struct budget budget;
     struct upstream_stats stats;
-    struct session *fresh; /* owned: a client that has said nothing yet */
-    uint32_t lanes_private;
+    struct session *fresh;  /* owned: a client that has said nothing yet */
+    uint32_t lanes_private; /* spare ones included */
+    uint32_t n_spare;
+    struct list_node spare_lanes;  /* the oldest first */
+    struct list_node lane_waiters; /* ledgers, in turn; n_lane_waiters */
+    uint32_t n_lane_waiters;
     uint32_t held; /* requests waiting for a lane */
     bool reroute;  /* what waits may belong to another endpoint now */
 };

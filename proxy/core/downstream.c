@@ -4,7 +4,9 @@
 #include <stdio.h>
 
 #include "proxy/core/input.h"
+#include "proxy/core/lane_pool.h"
 #include "proxy/core/lane_set.h"
+#include "proxy/core/ledger.h"
 #include "proxy/core/redis_gather.h"
 #include "proxy/core/state.h"
 
@@ -135,8 +137,14 @@ void downstream_disown(struct engine *e, struct downstream *d)
     if (u == NULL) {
         return;
     }
+    u->dirty = u->dirty || redis_lane_is_held(d);
     d->lane = NULL;
-    upstream_free(e, u, "its client needs it no more");
+    downstream_resume(e, u);
+    if (upstream_is_idle(u)) {
+        lane_pool_give(e, u);
+    } else {
+        upstream_free(e, u, "its client needs it no more");
+    }
 }
 
 void downstream_unbind(struct engine *e, struct downstream *d)
@@ -157,15 +165,10 @@ void downstream_join(struct engine *e,
     d->shared = set;
 }
 
-void downstream_own(struct engine *e,
-                    struct downstream *d,
-                    struct upstream *lane)
+void downstream_own(struct downstream *d, struct upstream *lane)
 {
     assert(d->lane == NULL && lane->owner == d);
     d->lane = lane;
-    if (d->listener->cluster->slots == NULL) {
-        leave_shared(e, d); /* all it says goes this way now */
-    }
 }
 
 /* ---- the end ----------------------------------------------------------- */
@@ -213,6 +216,7 @@ static void end(struct engine *e, struct downstream *d, bool tell)
     downstream_resume_all(e, d);
     input_drop(e, d);
     downstream_unbind(e, d);
+    ledger_free(e, d);
     session_free(e, d->session);
     session_free(e, d->session_next);
     d->session = NULL;
@@ -394,6 +398,9 @@ static void go_on(struct engine *e, struct downstream *d)
     if (d->n_settling > 0) {
         redis_refused_settle(e, d);
     }
+    if (d->lane != NULL && !d->doomed) {
+        redis_private_done(e, d);
+    }
     if (d->undispatched != NULL && !d->doomed) {
         downstream_dispatch(e, d);
     }
@@ -484,7 +491,7 @@ void downstream_reply(struct engine *e,
             return;
         }
         if (!list_empty(&d->requests) || d->input != NULL || d->closing ||
-            d->conn.paused) {
+            d->conn.paused || d->lane != NULL) {
             downstream_later(e, d); /* else nothing waits for this */
         }
         return;

@@ -11,6 +11,7 @@
 struct engine;
 struct input;
 struct lane_set;
+struct ledger;
 struct listener;
 struct request;
 struct session;
@@ -42,6 +43,7 @@ struct downstream {
     struct lane_set *shared;      /* borrowed; NULL: none joined yet */
     struct session *session;      /* owned; NULL: has said nothing */
     struct session *session_next; /* owned; asked for, not yet accepted */
+    struct ledger *ledger;        /* owned; NULL: shared lanes were enough */
     struct input *input;          /* owned; NULL: nothing half read */
     uint64_t unwritten; /* bytes of replies the kernel has not taken */
     uint64_t held;      /* bytes of replies that wait for their turn */
@@ -191,10 +193,8 @@ void downstream_join(struct engine *e,
                      struct downstream *d,
                      struct lane_set *set);
 /* Take a new lane of its own. */
-void downstream_own(struct engine *e,
-                    struct downstream *d,
-                    struct upstream *lane);
-/* End its own lane, if it has one. */
+void downstream_own(struct downstream *d, struct upstream *lane);
+/* Leave its own lane, if it has one: to the next client, or for good. */
 void downstream_disown(struct engine *e, struct downstream *d);
 /* Leave all lanes. The next command finds the right one. */
 void downstream_unbind(struct engine *e, struct downstream *d);

@@ -2,6 +2,8 @@
  * not taken, and silence. */
 #include <assert.h>
 
+#include "proxy/core/lane_pool.h"
+#include "proxy/core/ledger.h"
 #include "proxy/core/state.h"
 
 static uint64_t earliest(uint64_t a, uint64_t b)
@@ -209,6 +211,14 @@ void downstream_timeout(struct engine *e, struct downstream *d)
         return;
     }
     next_us = earliest(next_us, check_held(e, d));
+    if (!downstream_gone(d) && d->ledger != NULL && d->ledger->waits) {
+        if (e->now_us >= d->ledger->wait_until_us) {
+            lane_pool_leave(e, d);
+            downstream_later(e, d); /* its turn did not come */
+        } else {
+            next_us = earliest(next_us, d->ledger->wait_until_us);
+        }
+    }
     if (!downstream_gone(d) && d->retry_at_us != 0) {
         if (e->now_us >= d->retry_at_us) {
             redis_refused_retry(e, d);

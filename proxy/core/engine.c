@@ -473,6 +473,8 @@ void engine_stats(const struct engine *e,
             out->lanes_connecting += p != NULL ? p->lanes_connecting : 0;
         }
         out->lanes_private = c->lanes_private;
+        out->lanes_spare = c->n_spare;
+        out->lane_waiters = c->n_lane_waiters;
         out->requests_held = c->held;
         out->requests_in_flight = cluster_in_flight(c);
         out->budget_tokens = c->budget.tokens / 1000;

@@ -19,12 +19,14 @@ bool redis_dispatch(struct engine *e, struct downstream *d, struct request *r);
 
 enum lane_answer {
     LANE_READY,
-    LANE_LATER,   /* something of the client is still in flight */
+    LANE_LATER,   /* something of the client is still in flight, or it waits
+                     for its turn */
     LANE_REFUSED, /* the request has been answered */
 };
 
-/* redis_route.c: give d a lane of its own, for r. Only with nothing in
- * flight, so that order is kept (DESIGN.md §5). */
+/* redis_private.c: give d a lane of its own, for r. Only with nothing in
+ * flight, so that order is kept (DESIGN.md §5). With private_lanes_max in use d
+ * waits for its turn. */
 enum lane_answer redis_want_private(struct engine *e,
                                     struct downstream *d,
                                     struct request *r);
@@ -57,6 +59,9 @@ void redis_refuse(struct engine *e,
 /* redis_request.c: r has no arguments. */
 bool redis_is_bare(struct engine *e, const struct request *r);
 
+/* redis_private.c: give d's own lane back, if nothing needs it any more. */
+void redis_private_done(struct engine *e, struct downstream *d);
+
 /* redis_transaction.c: r comes while a block is open, broken or sham. */
 bool redis_in_block(struct engine *e, struct downstream *d, struct request *r);
 /* redis_transaction.c: a MULTI outside of a block. False: not yet. */
@@ -80,7 +85,7 @@ bool redis_getname(struct engine *e, struct downstream *d, struct request *r);
 bool redis_setinfo(struct engine *e, struct downstream *d, struct request *r);
 /* The change a client asked for will not happen. */
 void redis_session_dropped(struct engine *e, struct downstream *d);
-/* A session command on a private lane was accepted. */
+/* A command about the connection was accepted on a private lane. */
 void redis_ledger_reply(struct engine *e,
                         struct upstream *u,
                         struct request *r);

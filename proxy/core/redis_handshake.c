@@ -7,6 +7,7 @@
 
 #include "parser/redis_error.h"
 #include "parser/reply.h"
+#include "proxy/core/ledger.h"
 #include "proxy/core/state.h"
 
 enum step {
@@ -14,10 +15,11 @@ enum step {
     STEP_AUTH,
     STEP_SELECT,
     STEP_ID,
-    STEP_NAME,
     STEP_ROLE,
     STEP_PING,
-    STEP_KILL
+    STEP_KILL,
+    STEP_RESET,
+    STEP_LINE
 };
 
 enum {
@@ -32,12 +34,13 @@ static void no_memory(struct engine *e, struct upstream *u)
                                            .tell = true });
 }
 
-/* Send words as a multibulk command. Returns false when the lane is gone. */
-static bool say(struct engine *e,
-                struct upstream *u,
-                enum step step,
-                const struct span *words,
-                size_t n)
+/* Send words as a multibulk command. False: no memory. */
+static bool send_words(struct engine *e,
+                       struct upstream *u,
+                       enum request_task task,
+                       enum step step,
+                       const struct span *words,
+                       size_t n)
 {
     size_t room = 32;
     for (size_t i = 0; i < n; i++) {
@@ -45,7 +48,6 @@ static bool say(struct engine *e,
     }
     char *text = memory_take(e->memory, room);
     if (text == NULL) {
-        no_memory(e, u);
         return false;
     }
     size_t len = (size_t)snprintf(text, room, "*%zu\r\n", n);
@@ -59,14 +61,25 @@ static bool say(struct engine *e,
         text[len++] = '\r';
         text[len++] = '\n';
     }
-    bool sent = upstream_send_own(e, u, TASK_HANDSHAKE, (uint8_t)step,
+    bool sent = upstream_send_own(e, u, task, (uint8_t)step,
                                   (struct span){ (uint8_t *)text, len });
     memset(text, 0, len); /* it may hold a password */
     memory_give(e->memory, text);
-    if (!sent) {
-        no_memory(e, u);
-    }
     return sent;
+}
+
+/* Say it in the handshake. Returns false when the lane is gone. */
+static bool say(struct engine *e,
+                struct upstream *u,
+                enum step step,
+                const struct span *words,
+                size_t n)
+{
+    if (send_words(e, u, TASK_HANDSHAKE, step, words, n)) {
+        return true;
+    }
+    no_memory(e, u);
+    return false;
 }
 
 static void say_hello(struct engine *e, struct upstream *u)
@@ -116,7 +129,7 @@ static void say_ping(struct engine *e, struct upstream *u)
     }
 }
 
-static bool say_name(struct engine *e, struct upstream *u)
+static bool tell_name(struct engine *e, struct upstream *u)
 {
     char name[80];
     struct span words[] = { span_of("CLIENT"), span_of("SETNAME"), { 0 } };
@@ -127,7 +140,32 @@ static bool say_name(struct engine *e, struct upstream *u)
                  u->endpoint->cluster->config->name);
         words[2] = span_of(name);
     }
-    return say(e, u, STEP_NAME, words, 3);
+    return send_words(e, u, TASK_ASIDE, STEP_HELLO, words, 3);
+}
+
+/* What its client's library is called. */
+static bool tell_library(struct engine *e, struct upstream *u)
+{
+    const struct session *s = u->session;
+    struct span words[] = { span_of("CLIENT"), span_of("SETINFO"),
+                            span_of("LIB-NAME"), text_span(&s->lib_name) };
+    if (u->owner == NULL || u->endpoint->version < VERSION_WITH_SETINFO) {
+        return true;
+    }
+    if (s->lib_name.data != NULL &&
+        !send_words(e, u, TASK_ASIDE, STEP_HELLO, words, 4)) {
+        return false;
+    }
+    words[2] = span_of("LIB-VER");
+    words[3] = text_span(&s->lib_version);
+    return s->lib_version.data == NULL ||
+           send_words(e, u, TASK_ASIDE, STEP_HELLO, words, 4);
+}
+
+/* Only labels: nothing depends on the answers. */
+bool handshake_introduce(struct engine *e, struct upstream *u)
+{
+    return tell_name(e, u) && tell_library(e, u);
 }
 
 /* The identity is accepted: establish the rest in one go. */
@@ -142,8 +180,13 @@ static void establish(struct engine *e, struct upstream *u)
         }
     }
     struct span words[] = { span_of("CLIENT"), span_of("ID") };
-    if (say(e, u, STEP_ID, words, 2) && say_name(e, u)) {
+    if (!say(e, u, STEP_ID, words, 2)) {
+        return;
+    }
+    if (handshake_introduce(e, u)) {
         say_ping(e, u);
+    } else {
+        no_memory(e, u);
     }
 }
 
@@ -272,17 +315,72 @@ void handshake_again(struct engine *e, struct upstream *u)
     say_ping(e, u);
 }
 
+/* All that is established has been, and nothing is unanswered. */
+static void be_up_if_done(struct engine *e, struct upstream *u)
+{
+    if (u->establishing && list_empty(&u->in_flight)) {
+        upstream_up(e, u);
+    }
+}
+
+/* The connection is as a new one; now what its client had on the one before. */
+static void establish_ledger(struct engine *e, struct upstream *u)
+{
+    u->establishing = true;
+    if (u->owner == NULL || ledger_establish(e, u)) {
+        be_up_if_done(e, u);
+    }
+}
+
+bool handshake_say_line(struct engine *e, struct upstream *u, struct span line)
+{
+    if (upstream_send_own(e, u, TASK_HANDSHAKE, STEP_LINE, line)) {
+        return true;
+    }
+    no_memory(e, u);
+    return false;
+}
+
+void handshake_reset(struct engine *e, struct upstream *u)
+{
+    struct span words[] = { span_of("RESET") };
+    text_clear(e, &u->session->name);
+    text_clear(e, &u->session->lib_name);
+    text_clear(e, &u->session->lib_version);
+    upstream_move(e, u, UPSTREAM_HANDSHAKE, "its client has changed it", 0);
+    u->deadline_us =
+        e->now_us + u->endpoint->cluster->config->handshake_timeout_us;
+    timer_set(&e->timers, &u->timer, u->deadline_us);
+    if (say(e, u, STEP_RESET, words, 1)) {
+        u->dirty = false;
+        handshake_begin(e, u);
+    }
+}
+
+/* What the client has said before is refused now: it cannot go on as if nothing
+ * had happened. */
+static void on_line(struct engine *e, struct upstream *u, struct span reply)
+{
+    if (reply.data[0] != '-') {
+        return;
+    }
+    u->endpoint->cluster->stats.ledger_refused++;
+    downstream_close(e, u->owner,
+                     "its server connection was lost with state that the "
+                     "server refuses to establish again");
+}
+
 /* Ready but for the fence: let the server close the connection that was lost,
  * so that nothing it got there can run any more. */
 static void fence(struct engine *e, struct upstream *u)
 {
     if (!u->fence_needed || u->fence_id == 0 || u->client_id == 0) {
-        upstream_up(e, u);
+        establish_ledger(e, u);
         return;
     }
     if (u->client_id <= u->fence_id) {
         u->fence_done = true; /* ids started anew: the old process is dead */
-        upstream_up(e, u);
+        establish_ledger(e, u);
         return;
     }
     char id[24];
@@ -359,12 +457,20 @@ void handshake_reply(struct engine *e,
         }
         break;
     case STEP_ID: u->client_id = integer_of(reply); break;
-    case STEP_NAME: break; /* only a label */
     case STEP_ROLE: on_role(e, u, reply); break;
     case STEP_PING: on_ping(e, u, reply); break;
     case STEP_KILL:
         u->fence_done = !is_error;
-        upstream_up(e, u);
+        establish_ledger(e, u);
+        break;
+    case STEP_RESET:
+        if (is_error) {
+            fail(e, u, reply);
+        }
+        break;
+    case STEP_LINE:
+        on_line(e, u, reply);
+        be_up_if_done(e, u);
         break;
     }
 }

@@ -243,7 +243,9 @@ static bool on_error(struct engine *e,
                         "lives on another node (type = cluster)");
         return true;
     }
-    bool can_wait = !r->streaming && r->task == TASK_FORWARD;
+    bool can_wait =
+        !r->streaming &&
+        (r->task == TASK_FORWARD || r->task == TASK_LINE || r->task == TASK_ID);
     if (can_wait && c->config->retry &&
         (c->config->retry_on_error & retry_error_of(error.kind)) != 0) {
         begin_settling(e, u, r, m);
@@ -410,7 +412,7 @@ static void on_message(struct engine *e, struct upstream *u, struct message *m)
         } else if (d->backoff.failures > 0) {
             backoff_reset(&d->backoff);
         }
-        if (r->task == TASK_LEDGER) {
+        if (r->task != TASK_FORWARD) {
             redis_ledger_reply(e, u, r);
         }
     } else {

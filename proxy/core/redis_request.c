@@ -3,6 +3,8 @@
 #include <assert.h>
 #include <stdio.h>
 
+#include "proxy/core/lane_pool.h"
+#include "proxy/core/ledger.h"
 #include "proxy/core/state.h"
 
 static struct cluster *cluster_of(const struct downstream *d)
@@ -71,19 +73,19 @@ bool redis_is_bare(struct engine *e, const struct request *r)
     return argc == 1;
 }
 
-static bool bind_first(struct engine *e,
-                       struct downstream *d,
-                       struct request *r)
+static enum lane_answer bind_first(struct engine *e,
+                                   struct downstream *d,
+                                   struct request *r)
 {
     const struct cluster *c = cluster_of(d);
     if (c->config->lanes == LANES_PRIVATE && c->slots == NULL) {
-        return redis_want_private(e, d, r) == LANE_READY;
+        return redis_want_private(e, d, r);
     }
     if (!redis_bind_shared(e, d)) {
         redis_refuse(e, d, r, "out of memory");
-        return false;
+        return LANE_REFUSED;
     }
-    return true;
+    return LANE_READY;
 }
 
 /* ---- connections of their own -------------------------------------------- */
@@ -97,6 +99,26 @@ static bool dispatch_private(struct engine *e,
         redis_submit(e, d, r);
     }
     return lane != LANE_LATER;
+}
+
+/* What its connection is to the server from now on. In a cluster it would be
+ * so at one node only: what is set there are hints (CLIENT NO-EVICT), and end
+ * with the lane. */
+static bool dispatch_kept(struct engine *e,
+                          struct downstream *d,
+                          struct request *r)
+{
+    enum command_id id = r->command->id;
+    if (id == COMMAND_CLIENT_LINE || id == COMMAND_CLIENT_TRACKING) {
+        r->task = TASK_LINE;
+    } else if (id == COMMAND_CLIENT_ID) {
+        r->task = TASK_ID;
+    } else if (r->command->class == CLASS_C) {
+        d->session_unknown = true;
+    }
+    bool taken = dispatch_private(e, d, r);
+    r->task = taken ? r->task : (uint8_t)TASK_FORWARD;
+    return taken;
 }
 
 static bool dispatch_watch(struct engine *e,
@@ -185,6 +207,10 @@ static bool dispatch_reset(struct engine *e,
         redis_submit(e, d, r); /* refused by the server */
         return true;
     }
+    /* The lane is left while it is known what is on it; the next command finds
+     * the right one. */
+    downstream_unbind(e, d);
+    ledger_free(e, d);
     session_free(e, d->session);
     d->session = NULL;
     d->block = BLOCK_NONE;
@@ -194,7 +220,6 @@ static bool dispatch_reset(struct engine *e,
     d->watch_lost = false;
     d->reply_off = false;
     d->session_unknown = false;
-    downstream_unbind(e, d); /* the next command finds the right lane */
     cluster_of(d)->stats.local_replies++;
     r->quiet = false;
     downstream_answer_text(e, r, "+RESET\r\n");
@@ -289,6 +314,10 @@ static bool dispatch_by_id(struct engine *e,
         redis_submit(e, d, r);
         return true;
     case COMMAND_CLIENT_TRACKING:
+    case COMMAND_CLIENT_LINE:
+    case COMMAND_CLIENT_CACHING:
+    case COMMAND_CLIENT_ID:
+    case COMMAND_WAIT:
     case COMMAND_SCRIPT_CALL:
     case COMMAND_OTHER: break;
     }
@@ -300,11 +329,7 @@ static bool dispatch_by_id(struct engine *e,
         return true;
     }
     if (r->command->flags & COMMAND_PRIVATE) {
-        /* In a cluster the lane moves to other nodes: what is set here are
-         * hints (CLIENT NO-EVICT), and end with it. */
-        d->session_unknown =
-            d->session_unknown || (r->command->class == CLASS_C && !cluster);
-        return dispatch_private(e, d, r);
+        return cluster ? dispatch_private(e, d, r) : dispatch_kept(e, d, r);
     }
     if (r->command->flags & COMMAND_BLOCKING) {
         return dispatch_blocking(e, d, r);
@@ -362,11 +387,9 @@ static bool dispatch_special(struct engine *e,
         return dispatch_large(e, d, r);
     }
     if (d->large_replies && d->lane == NULL && d->n_open == 0 &&
-        cluster_of(d)->topology == NULL &&
-        cluster_of(d)->lanes_private <
-            cluster_of(d)->config->private_lanes_max) {
+        cluster_of(d)->topology == NULL && lane_pool_has_room(cluster_of(d))) {
         /* Its large replies would keep others waiting on a shared lane. */
-        if (redis_want_private(e, d, r) != LANE_READY) {
+        if (redis_want_private(e, d, r) == LANE_REFUSED) {
             return true;
         }
     }
@@ -427,8 +450,11 @@ bool redis_dispatch(struct engine *e, struct downstream *d, struct request *r)
         downstream_close(e, d, "it speaks HTTP");
         return true;
     }
-    if (d->lane == NULL && d->shared == NULL && !bind_first(e, d, r)) {
-        return true;
+    if (d->lane == NULL && d->shared == NULL) {
+        enum lane_answer lane = bind_first(e, d, r);
+        if (lane != LANE_READY) {
+            return lane == LANE_REFUSED;
+        }
     }
     if (d->entering_raw) {
         return false;

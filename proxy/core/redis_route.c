@@ -126,8 +126,12 @@ struct endpoint *redis_endpoint(struct engine *e,
 
 bool redis_bind_shared(struct engine *e, struct downstream *d)
 {
-    struct lane_set *set =
-        lane_set_get(e, cluster_of(d), downstream_session(e, d), d);
+    struct cluster *c = cluster_of(d);
+    if (c->topology == NULL && (c->base == NULL || c->base->n_open == 0)) {
+        cluster_open_lane(e,
+                          c->primary); /* there was no memory for it before */
+    }
+    struct lane_set *set = lane_set_get(e, c, downstream_session(e, d), d);
     if (set == NULL) {
         e->stats.limit_memory++;
         return false;
@@ -206,89 +210,4 @@ bool redis_unauthenticated(const struct downstream *d)
         }
     }
     return false;
-}
-
-bool redis_lane_is_held(const struct downstream *d)
-{
-    return (d->block != BLOCK_NONE && !d->multi_owed) || d->watching ||
-           d->session_unknown || d->entering_raw || d->lane->raw;
-}
-
-/* A new lane of d's own to p. */
-static enum lane_answer open_private(struct engine *e,
-                                     struct downstream *d,
-                                     struct request *r,
-                                     struct endpoint *p)
-{
-    struct cluster *c = cluster_of(d);
-    if (c->lanes_private >= c->config->private_lanes_max) {
-        e->stats.limit_private_lanes_max++;
-        engine_trace_limit(e, c, "private_lanes_max");
-        redis_refuse(e, d, r, "private_lanes_max connections are in use");
-        return LANE_REFUSED;
-    }
-    struct upstream *u = upstream_new(e, p, downstream_session(e, d), d);
-    if (u == NULL) {
-        e->stats.limit_memory++;
-        redis_refuse(e, d, r, "out of memory");
-        return LANE_REFUSED;
-    }
-    u->owner_takes_all = c->slots == NULL;
-    downstream_own(e, d, u);
-    r->own_lane = true;
-    return LANE_READY;
-}
-
-static bool carries_requests(const struct upstream *u)
-{
-    LIST_FOR_EACH (node, &u->in_flight) {
-        const struct request *r = CONTAINER_OF(node, struct request, place);
-        if (r->downstream != NULL) {
-            return true;
-        }
-    }
-    return !list_empty(&u->waiting);
-}
-
-bool redis_follow(struct engine *e, struct downstream *d, struct request *r)
-{
-    const struct cluster *c = cluster_of(d);
-    if (c->slots == NULL || !r->own_lane || r->in_block) {
-        return true;
-    }
-    if (r->first_watch) {
-        d->watching = false; /* it was refused: nothing is watched */
-    }
-    struct endpoint *p = redis_endpoint(e, d, r);
-    bool moved = true;
-    if (d->lane == NULL || (d->lane->endpoint != p && !redis_lane_is_held(d) &&
-                            !carries_requests(d->lane))) {
-        downstream_disown(e, d);
-        moved = open_private(e, d, r, p) == LANE_READY;
-    }
-    d->watching = d->watching || (moved && r->first_watch);
-    return moved;
-}
-
-enum lane_answer redis_want_private(struct engine *e,
-                                    struct downstream *d,
-                                    struct request *r)
-{
-    struct cluster *c = cluster_of(d);
-    r->from_replica = r->from_replica && c->slots != NULL;
-    struct endpoint *p = redis_endpoint(e, d, r);
-    if (c->slots != NULL && d->n_open > 0 && d->lane != NULL &&
-        !redis_lane_is_held(d)) {
-        return LANE_LATER; /* what is tried again would come behind it there */
-    }
-    if (d->lane != NULL && (c->slots == NULL || d->lane->endpoint == p ||
-                            r->slot == SLOT_NONE || redis_lane_is_held(d))) {
-        r->own_lane = true;
-        return LANE_READY;
-    }
-    if (d->n_open > 0) {
-        return LANE_LATER;
-    }
-    downstream_disown(e, d); /* to have one at the right node */
-    return open_private(e, d, r, p);
 }

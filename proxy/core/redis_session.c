@@ -5,6 +5,7 @@
 
 #include "parser/redis_error.h"
 #include "proxy/core/lane_set.h"
+#include "proxy/core/ledger.h"
 #include "proxy/core/state.h"
 
 static struct cluster *cluster_of(const struct downstream *d)
@@ -158,6 +159,19 @@ void redis_session_refused(struct engine *e,
 void redis_ledger_reply(struct engine *e, struct upstream *u, struct request *r)
 {
     struct downstream *d = r->downstream;
+    if (r->task == TASK_LINE) {
+        u->dirty = true;
+        d->session_unknown = !ledger_note(e, d, r) || d->session_unknown;
+        return;
+    }
+    if (r->task == TASK_ID) {
+        struct ledger *l = ledger_get(e, d);
+        if (l != NULL) {
+            l->id_told = true;
+        }
+        u->id_told = true;
+        return;
+    }
     if (d->session_next == NULL) {
         return;
     }
@@ -503,10 +517,6 @@ bool redis_getname(struct engine *e, struct downstream *d, struct request *r)
     downstream_answer(e, r);
     return true;
 }
-
-enum {
-    VERSION_WITH_SETINFO = 70200
-};
 
 /* The lane is up: the server's version tells whether it would take it. */
 static void accept_setinfo(struct engine *e,

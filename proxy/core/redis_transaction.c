@@ -290,7 +290,11 @@ bool redis_in_block(struct engine *e, struct downstream *d, struct request *r)
     case COMMAND_AUTH:
     case COMMAND_HELLO:
     case COMMAND_CLIENT_SETNAME:
+    case COMMAND_CLIENT_LINE:
+    case COMMAND_CLIENT_CACHING:
     case COMMAND_CLIENT_TRACKING: d->session_unknown = true; break;
+    case COMMAND_CLIENT_ID:
+    case COMMAND_WAIT:
     case COMMAND_OTHER:
     case COMMAND_QUIT:
     case COMMAND_RESET:

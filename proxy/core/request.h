@@ -36,6 +36,9 @@ enum request_task {
                      ledger is updated */
     TASK_ABORT,   /* EXEC or DISCARD of a block that is broken here but open at
                      the server: DISCARD is sent in its place */
+    TASK_LINE,    /* CLIENT NO-EVICT and the like: sent; on success kept in the
+                     ledger word by word */
+    TASK_ID,      /* CLIENT ID: on success the lane has to stay its client's */
     TASK_RAW,     /* SUBSCRIBE, MONITOR, SYNC and all behind them: sent, and its
                      replies are not told apart */
     /* The lane's own, without a client. */

@@ -83,3 +83,10 @@ bool session_same_lane(const struct session *a, const struct session *b)
            text_equal(&a->username, &b->username) &&
            text_equal(&a->password, &b->password);
 }
+
+bool session_same_name(const struct session *a, const struct session *b)
+{
+    return text_equal(&a->name, &b->name) &&
+           text_equal(&a->lib_name, &b->lib_name) &&
+           text_equal(&a->lib_version, &b->lib_version);
+}

@@ -45,4 +45,7 @@ static inline struct span text_span(const struct text *t)
 /* Whether two sessions may share a lane: same RESP version, user and db. */
 bool session_same_lane(const struct session *a, const struct session *b);
 
+/* Whether what they call themselves (CLIENT SETNAME, SETINFO) is the same. */
+bool session_same_name(const struct session *a, const struct session *b);
+
 #endif

@@ -55,7 +55,8 @@ void settle_describe(struct engine *e,
     *item = (struct settle_item){ .any_key = true,
                                   .writes = true,
                                   .gather = r->gather };
-    if (r->task == TASK_LEDGER || r->task == TASK_SETINFO) {
+    if (r->task == TASK_LEDGER || r->task == TASK_SETINFO ||
+        r->task == TASK_LINE || r->task == TASK_ID) {
         item->any_key = false;
         item->writes = false;
         return;
@@ -216,7 +217,8 @@ bool replay_permitted(struct engine *e,
                       const struct request *r,
                       enum command_class class)
 {
-    if (r->task == TASK_LEDGER || r->task == TASK_SETINFO) {
+    if (r->task == TASK_LEDGER || r->task == TASK_SETINFO ||
+        r->task == TASK_LINE || r->task == TASK_ID) {
         return true; /* saying it again changes nothing */
     }
     if (r->streaming || r->in_block || r->part.buf == NULL ||

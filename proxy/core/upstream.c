@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <stdio.h>
 
+#include "proxy/core/lane_pool.h"
 #include "proxy/core/lane_set.h"
 #include "proxy/core/settle.h"
 #include "proxy/core/state.h"
@@ -80,8 +81,9 @@ struct upstream *upstream_new(struct engine *e,
     list_init(&u->waiting);
     list_init(&u->in_flight);
     list_append(&p->lanes, &u->endpoint_node);
-    p->lanes_private += owner != NULL;
-    p->cluster->lanes_private += owner != NULL;
+    u->counted = owner != NULL;
+    p->lanes_private += u->counted;
+    p->cluster->lanes_private += u->counted;
     e->n_upstreams++;
     return u;
 }
@@ -104,6 +106,10 @@ void upstream_close_link(struct engine *e, struct upstream *u, bool tell)
     u->queued_end = 0;
     u->taken = 0;
     u->raw = false;
+    u->listens = false;
+    u->establishing = false;
+    u->dirty = false;
+    u->id_told = false;
     u->streaming = false;
     u->unauthenticated = false;
     u->untold = false;
@@ -143,16 +149,21 @@ void upstream_free(struct engine *e, struct upstream *u, const char *why)
 {
     upstream_drop_unwanted(e, u);
     assert(list_empty(&u->waiting) && list_empty(&u->in_flight));
+    if (u->spare) {
+        lane_pool_forget(u);
+    }
     upstream_move(e, u, UPSTREAM_CLOSED, why, 0);
     upstream_close_link(e, u, true);
     timer_clear(&e->timers, &u->timer);
     list_remove(&u->endpoint_node);
-    u->endpoint->lanes_private -= u->owner != NULL;
-    u->endpoint->cluster->lanes_private -= u->owner != NULL;
     e->n_upstreams--;
     if (u->set != NULL) {
         lane_set_drop(e, u->set, u->endpoint->index);
         u->set = NULL;
+    } else if (u->counted) {
+        u->endpoint->lanes_private--;
+        u->endpoint->cluster->lanes_private--;
+        lane_pool_wake(e, u->endpoint->cluster);
     }
     /* Callers further up may still look at its state. */
     list_append(&e->closed_lanes, &u->endpoint_node);
@@ -215,6 +226,7 @@ void upstream_up(struct engine *e, struct upstream *u)
     u->up_us = e->now_us;
     struct cluster *c = u->endpoint->cluster;
     u->deadline_us = 0;
+    u->establishing = false;
     upstream_move(e, u, UPSTREAM_UP, NULL, 0);
     endpoint_reached(e, u->endpoint);
     c->stats.lanes_opened++;
@@ -223,7 +235,7 @@ void upstream_up(struct engine *e, struct upstream *u)
     if (upstream_policy(u)->ping_idle_us > 0) {
         upstream_wake_at(e, u, e->now_us + upstream_policy(u)->ping_idle_us);
     }
-    if (!upstream_is_needed(e, u)) {
+    if (!upstream_is_needed(e, u) && !upstream_stays_spare(e, u)) {
         upstream_wake_at(e, u, e->now_us + STEADY_US);
     }
     if (u->endpoint->role == NODE_REPLICA && c->slots != NULL) {
@@ -459,7 +471,7 @@ static void check_ping(struct engine *e, struct upstream *u)
 static void check_up(struct engine *e, struct upstream *u)
 {
     if (!upstream_is_needed(e, u) && u->owner == NULL &&
-        list_empty(&u->in_flight)) {
+        list_empty(&u->in_flight) && !upstream_stays_spare(e, u)) {
         upstream_free(e, u, "nobody needs it any more");
         return;
     }

@@ -43,13 +43,22 @@ struct upstream {
     struct downstream *owner;       /* private lane: whose; NULL: shared */
     struct lane_set *set;           /* shared lane: where it belongs; NULL:
                                        private */
+    struct list_node spare_node;    /* in cluster->spare_lanes, if spare */
+    uint64_t spare_us;              /* since when */
 
     uint8_t state;        /* enum upstream_state */
     bool owner_takes_all; /* private: its client uses no other one */
     bool copies;          /* shared, of a cluster: see outbuf */
-    bool raw;       /* private: replies are passed on unread (SUBSCRIBE...) */
-    bool streaming; /* the head request's reply is being passed on */
-    bool untold;    /* its user may not ask for the topology */
+    bool raw;             /* private: replies are passed on unread (SYNC) */
+    bool listens; /* private: messages come between replies that only their
+                       words tell from them (RESP2 SUBSCRIBE, MONITOR) */
+    bool counted; /* private: in private_lanes_max */
+    bool spare;   /* private: waits for a client (lane_pool.h) */
+    bool dirty;   /* private: a client has changed what it is at the server */
+    bool id_told; /* private: a client knows it by CLIENT ID */
+    bool establishing; /* in the handshake: its owner's ledger is being said */
+    bool streaming;    /* the head request's reply is being passed on */
+    bool untold;       /* its user may not ask for the topology */
     bool unauthenticated; /* the server wants AUTH, and nobody gave us one */
     bool answered;        /* this connection has answered a client's request */
     bool ping_sent;       /* a liveness PING is out */
@@ -79,8 +88,8 @@ struct upstream {
     struct address address; /* the one in use */
 };
 
-/* A lane for that session; copies it. owner NULL means shared. It is IDLE.
- * Returns NULL when memory is short. */
+/* A lane for that session; copies it. owner NULL: it will be part of a set. It
+ * is IDLE. Returns NULL when memory is short. */
 struct upstream *upstream_new(struct engine *e,
                               struct endpoint *p,
                               const struct session *session,
@@ -128,6 +137,10 @@ void upstream_drop_orphan(struct engine *e,
 
 /* Send what waits, as far as the lane allows. */
 void upstream_flush(struct engine *e, struct upstream *u);
+
+/* Whether nothing waits for u, and nothing is in flight there but requests of
+ * the lane's own. */
+bool upstream_is_idle(const struct upstream *u);
 
 /* Queue a request of the lane's own (PING, handshake). False: no memory. */
 bool upstream_send_own(struct engine *e,
@@ -184,6 +197,9 @@ void upstream_timeout(struct engine *e, struct upstream *u);
 /* redis_reply.c: s is owned. */
 void upstream_bytes(struct engine *e, struct upstream *u, struct slice s);
 
+/* lane_pool.c: u is spare and stays so for a while. */
+bool upstream_stays_spare(struct engine *e, struct upstream *u);
+
 /* Wait for the next event at that time at the latest. */
 void upstream_wake_at(struct engine *e, struct upstream *u, uint64_t at_us);
 
@@ -236,5 +252,18 @@ void handshake_reply(struct engine *e,
                      uint8_t step,
                      struct span reply);
 void handshake_again(struct engine *e, struct upstream *u);
+
+enum {
+    VERSION_WITH_RESET = 60200,
+    VERSION_WITH_SETINFO = 70200
+};
+
+/* u, spare, was changed by its last client: RESET, and all anew. */
+void handshake_reset(struct engine *e, struct upstream *u);
+/* u has changed hands: tell the server its new client's name. False: no memory. */
+bool handshake_introduce(struct engine *e, struct upstream *u);
+/* Say a line of the ledger, or a part of what is established with it; step is one
+ * of enum ledger_step. False: u is lost. */
+bool handshake_say_line(struct engine *e, struct upstream *u, struct span line);
 
 #endif

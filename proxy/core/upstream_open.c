@@ -36,8 +36,9 @@ void upstream_wait_and_retry(struct engine *e,
                              bool at_once)
 {
     if (!upstream_is_needed(e, u)) {
-        bool unused = u->owner == NULL &&
-                      !(lane_set_is_used(u->set) && u->endpoint->wanted);
+        bool unused =
+            u->owner == NULL && (u->set == NULL || !u->endpoint->wanted ||
+                                 !lane_set_is_used(u->set));
         if (unused && list_empty(&u->waiting) && !e->ending) {
             upstream_free(e, u, why);
             return;

@@ -133,6 +133,16 @@ bool upstream_abandon(struct engine *e, struct request *r)
     return true;
 }
 
+bool upstream_is_idle(const struct upstream *u)
+{
+    LIST_FOR_EACH (node, &u->in_flight) {
+        if (!request_is_own(CONTAINER_OF(node, struct request, place))) {
+            return false;
+        }
+    }
+    return list_empty(&u->waiting);
+}
+
 bool upstream_send_own(struct engine *e,
                        struct upstream *u,
                        enum request_task task,
@@ -224,6 +234,7 @@ static void hold_new(struct engine *e, struct upstream *u, struct request *r)
     const char *why = refusal_to_hold(e, u, r);
     if (why != NULL) {
         redis_forget_refusal(e, r); /* that is not why */
+        upstream_want(e, u);        /* so that it is noticed when it is back */
         request_give_up(e, r, c, OUTCOME_NOT_SENT, GIVE_UP_POLICY, why);
         return;
     }

@@ -27,7 +27,7 @@ struct call *ledger_call_new(struct world *w)
     return c;
 }
 
-void ledger_free(struct grpc_world *g)
+void grpc_ledger_free(struct grpc_world *g)
 {
     for (uint32_t i = 0; i < g->n_calls; i++) {
         free(g->calls[i]->runs);

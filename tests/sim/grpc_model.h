@@ -253,7 +253,7 @@ struct grpc_world {
 };
 
 struct call *ledger_call_new(struct world *w);
-void ledger_free(struct grpc_world *g);
+void grpc_ledger_free(struct grpc_world *g);
 /* A host begins to execute the call. attempts: what its header says. NULL: an
  * invariant is broken. */
 struct run_record *ledger_run(struct world *w,

@@ -298,7 +298,7 @@ static void close(struct world *w)
     for (size_t i = 0; i < g->n_runs; i++) {
         run_free(g->runs[i]);
     }
-    ledger_free(g);
+    grpc_ledger_free(g);
     free(g->callers);
     free(g->retired);
     free(g->runs);

@@ -329,6 +329,7 @@ static void answer_add(struct bytes *out,
         bytes_printf(out, ":%u\r\n", CLIENT_ID_FIRST + p->number);
         break;
     case OWED_OK: bytes_add_text(out, "+OK\r\n"); break;
+    case OWED_RESET: bytes_add_text(out, "+RESET\r\n"); break;
     case OWED_NO_SELECT:
         bytes_add_text(out, "-ERR SELECT is not allowed in cluster mode\r\n");
         break;
@@ -427,6 +428,10 @@ static enum owed command_owes(const struct servers *all,
     }
     if (model_arg_is(c, 0, "INFO") && model_arg_is(c, 1, "REPLICATION")) {
         return OWED_REPLICATION;
+    }
+    if (model_arg_is(c, 0, "RESET") && c->argc == 1) {
+        p->greeted = false; /* another handshake follows */
+        return OWED_RESET;
     }
     if (model_arg_is(c, 0, "READONLY")) {
         return OWED_OK; /* to a replica; the client's own ends at redial */

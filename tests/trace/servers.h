@@ -28,6 +28,7 @@ enum owed {
     OWED_HELLO,
     OWED_CLIENT_ID,
     OWED_OK,
+    OWED_RESET,
     OWED_NO_SELECT,
     OWED_PONG,
     OWED_MYID,

@@ -285,6 +285,8 @@ static bool handshake_answer(const struct model_command *c,
         bytes_printf(out, ":%u\r\n", id);
     } else if (model_arg_is(c, 0, "PING")) {
         bytes_add_text(out, "+PONG\r\n");
+    } else if (model_arg_is(c, 0, "RESET")) {
+        bytes_add_text(out, "+RESET\r\n");
     } else if (model_arg_is(c, 0, "AUTH") || model_arg_is(c, 0, "SELECT") ||
                model_arg_is(c, 0, "CLIENT")) {
         bytes_add_text(out, "+OK\r\n");

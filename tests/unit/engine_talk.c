@@ -365,6 +365,9 @@ static bool serve_lane(struct driver *d,
         i->multi = false; /* redial leaves a block that it has broken */
         i->n_block = 0;
         bytes_add_text(out, "+OK\r\n");
+    } else if (is_word(a->argv[0], "RESET")) {
+        identity_init(i); /* a lane on its way to the next client */
+        bytes_add_text(out, "+RESET\r\n");
     } else if (is_word(a->argv[0], "PING")) {
         bytes_add_text(out, "+PONG\r\n");
     } else if (is_word(a->argv[0], "ROLE")) {
