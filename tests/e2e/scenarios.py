@@ -31,6 +31,17 @@ A primary with 2 replicas and 3 sentinels; --direct uses redis-py's Sentinel:
 
 sentinel-kill         kill -9 of the primary at 25 %, restart 6 s later
 sentinel-failover     SENTINEL FAILOVER
+
+What lives in a connection (--clients and --rate do not count here):
+
+cas-kill              50 clients WATCH, GET, MULTI, SET or INCR, EXEC; kill -9
+                      and restart every 3 s
+pubsub-kill           20 subscribers, the same
+blpop-kill            50 consumers in BLPOP and 10,000 RPUSHed items, the same
+cluster-cas-kill      3 + 3 nodes, a primary is killed every 8 s and comes back
+                      as a replica; so cluster-pubsub-kill, cluster-blpop-kill
+cluster-cas-migrate   the slots in use move on and on; so
+                      cluster-pubsub-migrate, cluster-blpop-migrate
 """
 
 import argparse
@@ -45,6 +56,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import cluster_scan  # noqa: E402
 import cluster_scenarios  # noqa: E402
 import load as loads  # noqa: E402
+import survival  # noqa: E402
 from servers import Direct, Redial, RedisServer  # noqa: E402
 
 
@@ -159,8 +171,11 @@ def main():
 
 
 def run(name, options):
+    if name in survival.SCENARIOS and options.direct \
+            and name.startswith("cluster-"):
+        sys.exit(f"{name}: such a client can't speak to a cluster directly")
     if name not in SCENARIOS:
-        return run_cluster(name, options)
+        return run_other(name, options)
     folder = tempfile.mkdtemp(prefix="redial-e2e-")
     redis = RedisServer(os.path.join(folder, "redis"), aof=True,
                         options=["--aof-use-rdb-preamble", "no"])
@@ -197,11 +212,11 @@ def run(name, options):
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def run_cluster(name, options):
+def run_other(name, options):
     folder = tempfile.mkdtemp(prefix="redial-e2e-")
     proxies = []
 
-    def make_proxy(url, sets):
+    def make_proxy(url, sets=()):
         if options.direct:
             return None
         proxies.append(Redial(os.path.join(folder, "redial"), url,
@@ -210,6 +225,10 @@ def run_cluster(name, options):
     try:
         if name == "cluster-scan":
             shown, bad = [], cluster_scan.play(folder, make_proxy, 100000)
+        elif name in survival.SCENARIOS:
+            outcome = survival.play(name, folder, make_proxy, options.seconds)
+            outcome.print_table()
+            shown, bad = outcome.complaints, []
         else:
             outcome = cluster_scenarios.play(
                 name, folder, make_proxy, options.seconds, options.clients,
@@ -234,7 +253,8 @@ def run_cluster(name, options):
             shutil.rmtree(folder, ignore_errors=True)
 
 
-ALL = [*SCENARIOS, *cluster_scenarios.SCENARIOS, "cluster-scan"]
+ALL = [*SCENARIOS, *cluster_scenarios.SCENARIOS, "cluster-scan",
+       *survival.SCENARIOS]
 
 if __name__ == "__main__":
     started = time.monotonic()

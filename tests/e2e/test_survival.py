@@ -1,0 +1,37 @@
+"""The scenarios of survival.py, shortened; scenarios.py plays them for as
+long as you like."""
+
+import pytest
+
+import survival
+
+pytestmark = pytest.mark.needs_redial
+SHORT = {
+    "blpop-kill": 8,
+    "cluster-blpop-migrate": 8,
+}
+LONG = {
+    "cluster-blpop-kill": 20,
+}
+
+
+@pytest.fixture
+def play(make_redial, folder, figure):
+    def run(name, seconds):
+        outcome = survival.play(name, folder, make_redial, seconds)
+        outcome.print_table()
+        figure(", ".join(f"{label.strip()} {value}" for label, value
+                         in outcome.rows if isinstance(value, int) and value))
+        assert outcome.complaints == []
+    return run
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_clients_do_not_notice(play, name):
+    play(name, SHORT[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LONG)
+def test_clients_do_not_notice_in_the_end(play, name):
+    play(name, LONG[name])
