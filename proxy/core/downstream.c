@@ -138,6 +138,7 @@ void downstream_disown(struct engine *e, struct downstream *d)
         return;
     }
     u->dirty = u->dirty || redis_lane_is_held(d);
+    u->spoilt = u->spoilt || d->session_unknown;
     d->lane = NULL;
     downstream_resume(e, u);
     if (upstream_is_idle(u)) {

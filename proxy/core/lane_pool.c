@@ -23,15 +23,20 @@ static struct upstream *find_spare(const struct cluster *c,
                                    const struct endpoint *p,
                                    const struct session *session)
 {
+    struct upstream *soon = NULL; /* it is being reset */
     for (struct list_node *node = c->spare_lanes.prev; node != &c->spare_lanes;
          node = node->prev) {
         struct upstream *u = CONTAINER_OF(node, struct upstream, spare_node);
-        if (u->endpoint == p && u->state == UPSTREAM_UP && !u->renew &&
-            session_same_lane(u->session, session)) {
+        if (u->endpoint != p || u->renew ||
+            !session_same_lane(u->session, session)) {
+            continue;
+        }
+        if (u->state == UPSTREAM_UP) {
             return u;
         }
+        soon = u;
     }
-    return NULL;
+    return soon;
 }
 
 static void drop_oldest(struct engine *e, struct cluster *c, const char *why)
@@ -97,7 +102,7 @@ static bool is_fit(const struct engine *e, const struct upstream *u)
 {
     const struct upstream_config *config = upstream_policy(u);
     return u->state == UPSTREAM_UP && !u->renew && !u->raw && !u->streaming &&
-           !u->listens && !u->id_told && !u->unauthenticated && !e->ending &&
+           !u->listens && !u->spoilt && !u->unauthenticated && !e->ending &&
            !e->draining && config->private_lanes_idle > 0 &&
            config->lanes != LANES_PRIVATE &&
            (!u->dirty || u->endpoint->version >= VERSION_WITH_RESET);

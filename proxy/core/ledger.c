@@ -132,11 +132,12 @@ bool ledger_establish(struct engine *e, struct upstream *u)
     for (const struct ledger_line *line = l->lines; line != NULL;
          line = line->next) {
         u->dirty = true;
+        u->spoilt = u->spoilt || line->command->id == COMMAND_CLIENT_LINE;
         if (!handshake_say_line(e, u,
                                 (struct span){ line->bytes, line->len })) {
             return false;
         }
     }
-    u->id_told = l->id_told;
+    u->spoilt = u->spoilt || l->id_told;
     return subscriber_establish(e, u) && block_log_establish(e, u);
 }

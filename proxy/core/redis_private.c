@@ -100,9 +100,10 @@ static enum lane_answer open_private(struct engine *e,
     if (full) {
         return wait_for_lane(e, d, r);
     }
-    if (d->ledger != NULL) {
+    if (d->ledger != NULL && d->ledger->wait_until_us != 0) {
         lane_pool_leave(e, d);
         d->ledger->wait_until_us = 0;
+        d->served_us = e->now_us; /* that wait had a limit of its own */
     }
     if (u == NULL) {
         e->stats.limit_memory++;

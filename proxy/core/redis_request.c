@@ -134,7 +134,7 @@ static bool dispatch_watch(struct engine *e,
     }
     r->first_watch = !d->watching;
     bool taken = dispatch_private(e, d, r);
-    d->watching = d->watching || taken;
+    d->watching = d->watching || (taken && r->own_lane);
     return taken;
 }
 

@@ -161,6 +161,7 @@ void redis_ledger_reply(struct engine *e, struct upstream *u, struct request *r)
     struct downstream *d = r->downstream;
     if (r->task == TASK_LINE) {
         u->dirty = true;
+        u->spoilt = u->spoilt || r->command->id == COMMAND_CLIENT_LINE;
         d->session_unknown = !ledger_note(e, d, r) || d->session_unknown;
         return;
     }
@@ -169,7 +170,7 @@ void redis_ledger_reply(struct engine *e, struct upstream *u, struct request *r)
         if (l != NULL) {
             l->id_told = true;
         }
-        u->id_told = true;
+        u->spoilt = true;
         return;
     }
     if (d->session_next == NULL) {

@@ -109,7 +109,7 @@ void upstream_close_link(struct engine *e, struct upstream *u, bool tell)
     u->listens = false;
     u->establishing = false;
     u->dirty = false;
-    u->id_told = false;
+    u->spoilt = false;
     u->streaming = false;
     u->unauthenticated = false;
     u->untold = false;

@@ -55,7 +55,8 @@ struct upstream {
     bool counted; /* private: in private_lanes_max */
     bool spare;   /* private: waits for a client (lane_pool.h) */
     bool dirty;   /* private: a client has changed what it is at the server */
-    bool id_told; /* private: a client knows it by CLIENT ID */
+    bool spoilt;  /* private: RESET would not undo what a client has made of
+                          it, or a client knows it by CLIENT ID */
     bool establishing; /* in the handshake: its owner's ledger is being said */
     bool streaming;    /* the head request's reply is being passed on */
     bool untold;       /* its user may not ask for the topology */
