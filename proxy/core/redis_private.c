@@ -38,7 +38,9 @@ static uint64_t patience_until(struct engine *e,
                                const struct downstream *d,
                                const struct request *r)
 {
-    uint64_t until_us = e->now_us + cluster_of(d)->config->deadline_us;
+    uint64_t from_us =
+        r->arrived_us > d->served_us ? r->arrived_us : d->served_us;
+    uint64_t until_us = from_us + cluster_of(d)->config->deadline_us;
     if (r->command == NULL || !(r->command->flags & COMMAND_BLOCKING)) {
         return until_us;
     }
@@ -47,7 +49,7 @@ static uint64_t patience_until(struct engine *e,
     if (args.argc > 0 && args.argc <= REQUEST_ARGS_MAX &&
         command_blocks(r->command, args.list, args.argc)) {
         uint64_t own_us = command_block_us(r->command, args.list, args.argc);
-        uint64_t block_us = own_us == 0 ? UINT64_MAX : e->now_us + own_us;
+        uint64_t block_us = own_us == 0 ? UINT64_MAX : from_us + own_us;
         until_us = block_us > until_us ? block_us : until_us;
     }
     request_args_fini(e, &args);
@@ -67,9 +69,13 @@ static enum lane_answer wait_for_lane(struct engine *e,
         redis_refuse(e, d, r, "private_lanes_max connections are in use");
         return LANE_REFUSED;
     }
-    if (!first && e->now_us >= d->ledger->wait_until_us) {
-        lane_pool_leave(e, d);
-        d->ledger->wait_until_us = 0;
+    uint64_t until_us =
+        first ? patience_until(e, d, r) : d->ledger->wait_until_us;
+    if (e->now_us >= until_us) {
+        if (!first) {
+            lane_pool_leave(e, d);
+            d->ledger->wait_until_us = 0;
+        }
         request_give_up(e, r, c, OUTCOME_NOT_SENT, GIVE_UP_DEADLINE,
                         "private_lanes_max connections are in use");
         return LANE_REFUSED;
@@ -78,8 +84,6 @@ static enum lane_answer wait_for_lane(struct engine *e,
         e->stats.limit_private_lanes_max++;
         engine_trace_limit(e, c, "private_lanes_max");
     }
-    uint64_t until_us =
-        first ? patience_until(e, d, r) : d->ledger->wait_until_us;
     if (!lane_pool_wait(e, d, until_us)) {
         redis_refuse(e, d, r, "out of memory");
         return LANE_REFUSED;

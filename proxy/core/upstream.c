@@ -352,9 +352,16 @@ void upstream_refused(struct engine *e, struct upstream *u, struct span text)
         list_remove(&r->place);
         redis_session_refused(e, r, text);
     }
-    if (u->state == UPSTREAM_HANDSHAKE) {
-        upstream_attempt_failed(e, u, why, true);
+    if (u->state != UPSTREAM_HANDSHAKE) {
+        return;
     }
+    if (u->set == NULL || !u->set->pinned) {
+        /* Trying the same words again would not help; the next request tries
+         * once more. */
+        u->refused = true;
+        upstream_give_up_waiting(e, u, GIVE_UP_POLICY, why);
+    }
+    upstream_attempt_failed(e, u, why, true);
 }
 
 /* ---- what the shell and the clock report ------------------------------- */

@@ -59,6 +59,8 @@ struct upstream {
                           it, or a client knows it by CLIENT ID */
     bool establishing; /* in the handshake: its owner's ledger is being said */
     bool streaming;    /* the head request's reply is being passed on */
+    bool refused;      /* the server refuses its session: it is not opened again
+                       until somebody needs it */
     bool untold;       /* its user may not ask for the topology */
     bool unauthenticated; /* the server wants AUTH, and nobody gave us one */
     bool answered;        /* this connection has answered a client's request */
@@ -180,8 +182,8 @@ void upstream_is_replica(struct engine *e, struct upstream *u);
 /* The handshake is complete: use the lane. */
 void upstream_up(struct engine *e, struct upstream *u);
 
-/* The server refuses this session: answer those who asked for it. text is the
- * server's error reply. */
+/* The server refuses this session: answer those who asked for it, and those who
+ * had it before. text is the server's error reply. */
 void upstream_refused(struct engine *e, struct upstream *u, struct span text);
 
 void upstream_resolved(struct engine *e,
@@ -231,6 +233,12 @@ void upstream_wait_and_retry(struct engine *e,
                              struct upstream *u,
                              const char *why,
                              bool at_once);
+
+/* Answer all that waits for u. */
+void upstream_give_up_waiting(struct engine *e,
+                              struct upstream *u,
+                              enum verdict verdict,
+                              const char *why);
 
 /* Open the lane now. */
 void upstream_begin_attempt(struct engine *e, struct upstream *u);

@@ -12,21 +12,25 @@ bool upstream_is_needed(const struct engine *e, const struct upstream *u)
     }
     bool owned = u->owner != NULL &&
                  !(u->owner->closing && list_empty(&u->owner->requests));
+    if (u->refused && list_empty(&u->waiting)) {
+        return false;
+    }
     bool shared =
         u->set != NULL && lane_set_is_used(u->set) && u->endpoint->wanted;
     return shared || owned || !list_empty(&u->waiting);
 }
 
-static void give_up_waiting(struct engine *e,
-                            struct upstream *u,
-                            enum verdict verdict)
+void upstream_give_up_waiting(struct engine *e,
+                              struct upstream *u,
+                              enum verdict verdict,
+                              const char *why)
 {
     while (!list_empty(&u->waiting)) {
         struct request *r =
             CONTAINER_OF(u->waiting.next, struct request, place);
         upstream_unhold(e, u, r);
         request_give_up(e, r, u->endpoint->cluster, OUTCOME_NOT_SENT, verdict,
-                        u->endpoint->last_error);
+                        why);
     }
 }
 
@@ -55,7 +59,7 @@ void upstream_wait_and_retry(struct engine *e,
     upstream_move(e, u, UPSTREAM_WAITING, why, delay_us);
     timer_set(&e->timers, &u->timer, e->now_us + delay_us);
     if (!config->retry) {
-        give_up_waiting(e, u, GIVE_UP_POLICY);
+        upstream_give_up_waiting(e, u, GIVE_UP_POLICY, u->endpoint->last_error);
     }
 }
 
@@ -67,7 +71,8 @@ static void end_round(struct engine *e, struct upstream *u)
     int64_t rounds = u->endpoint->failures / config->node_retries;
     if (config->cluster_error_retry_attempts >= 0 &&
         rounds > config->cluster_error_retry_attempts) {
-        give_up_waiting(e, u, GIVE_UP_ATTEMPTS);
+        upstream_give_up_waiting(e, u, GIVE_UP_ATTEMPTS,
+                                 u->endpoint->last_error);
     }
 }
 
@@ -135,6 +140,7 @@ static void connect_to(struct engine *e,
 void upstream_begin_attempt(struct engine *e, struct upstream *u)
 {
     u->answered = false;
+    u->refused = false;
     u->address_next = 0;
     if (!open_link(e, u)) {
         e->stats.limit_memory++;
