@@ -104,7 +104,7 @@ static bool is_fit(const struct engine *e, const struct upstream *u)
     return u->state == UPSTREAM_UP && !u->renew && !u->raw && !u->streaming &&
            !u->listens && !u->spoilt && !u->unauthenticated && !e->ending &&
            !e->draining && config->private_lanes_idle > 0 &&
-           config->lanes != LANES_PRIVATE &&
+           config->lanes != LANES_PRIVATE && u->endpoint->wanted &&
            (!u->dirty || u->endpoint->version >= VERSION_WITH_RESET);
 }
 
