@@ -1,0 +1,122 @@
+"""What lives in a connection, while the server is killed and restarted, seen
+byte by byte: blocked calls, subscriptions, caches, MONITOR."""
+
+import pytest
+
+from resp import Connection, Push, ReplyError
+from wait import wait_until
+
+AOF = {"aof": True, "options": ["--aof-use-rdb-preamble", "no"]}
+CLIENTS = 200
+
+
+@pytest.fixture
+def redis(make_redis):
+    return make_redis(**AOF)
+
+
+@pytest.fixture
+def connect(redial):
+    """connect() to redial, closed at the end."""
+    made = []
+
+    def make(port=None, version=2):
+        made.append(Connection(("127.0.0.1", port or redial.port), 20))
+        if version == 3:
+            assert not isinstance(made[-1].call("HELLO", 3), ReplyError)
+        return made[-1]
+    yield make
+    for connection in made:
+        connection.close()
+
+
+def blocked(redis):
+    """How many clients the server has blocked."""
+    lines = redis.call("INFO", "clients").decode().splitlines()
+    words = dict(line.split(":", 1) for line in lines if ":" in line)
+    return int(words["blocked_clients"])
+
+
+def wait_blocked(redis, n):
+    wait_until(lambda: blocked(redis) == n, f"{n} clients to be blocked")
+
+
+def kill_and_restart(redis):
+    redis.kill9()
+    redis.restart()
+
+
+# Blocked clients
+
+def test_200_blocked_clients_and_a_restart(redis, connect):
+    """Nobody knows whether a pop was executed when the server died: so each
+    is told, and asks again. Then each is served once."""
+    clients = [connect() for _ in range(CLIENTS)]
+    for number, client in enumerate(clients):
+        client.send("BLPOP", f"q:{number}", "0")
+    wait_blocked(redis, CLIENTS)
+    kill_and_restart(redis)
+    for client in clients:
+        reply = client.read()
+        assert isinstance(reply, ReplyError), reply
+        assert reply.code == "UNKNOWNOUTCOME"
+    for number, client in enumerate(clients):
+        client.send("BLPOP", f"q:{number}", "0")
+    wait_blocked(redis, CLIENTS)
+    with redis.connect() as c:
+        for number in range(CLIENTS):
+            assert c.call("RPUSH", f"q:{number}", number) == 1
+    for number, client in enumerate(clients):
+        assert client.read() == [f"q:{number}".encode(),
+                                 str(number).encode()]
+    assert redis.call("DBSIZE") == 0
+
+
+def test_200_blocked_clients_and_50_connections(redis, make_redial, connect):
+    """Who finds no connection of its own waits until one is free: it is not
+    refused."""
+    redial = make_redial(redis.url, sets=["upstream.private_lanes_max=50"])
+    clients = [connect(redial.port) for _ in range(CLIENTS)]
+    for client in clients:
+        client.send("BLPOP", "q", "9")
+    wait_blocked(redis, 50)
+    with redis.connect() as c:
+        for number in range(CLIENTS):
+            c.call("RPUSH", "q", number)
+    items = [client.read() for client in clients]
+    assert sorted(items, key=lambda pair: int(pair[1])) == [
+        [b"q", str(number).encode()] for number in range(CLIENTS)]
+
+
+@pytest.mark.parametrize("command", [
+    ("BLPOP", "q", "0"), ("BRPOP", "q", "0"), ("BLMOVE", "q", "other",
+                                               "LEFT", "RIGHT", "0"),
+    ("BLMPOP", "0", "1", "q", "LEFT"), ("BRPOPLPUSH", "q", "other", "0"),
+])
+def test_who_left_pops_nothing(redis, connect, command):
+    for _ in range(5):
+        client = connect()
+        client.send(*command)
+        wait_blocked(redis, 1)
+        client.close()
+        wait_blocked(redis, 0)
+        assert redis.call("RPUSH", "q", "item") == 1
+        assert redis.call("LRANGE", "q", 0, -1) == [b"item"]
+        redis.call("DEL", "q")
+
+
+# Transactions
+
+def test_a_watch_that_was_lost(redis, connect):
+    client = connect()
+    assert client.call("WATCH", "k") == b"OK"
+    kill_and_restart(redis)
+    assert client.call("GET", "k") is None
+    assert client.call("MULTI") == b"OK"
+    assert client.call("SET", "k", "v") == b"QUEUED"
+    assert client.call("EXEC") is None
+    assert redis.call("EXISTS", "k") == 0
+    # And then all is as new.
+    assert client.call("MULTI") == b"OK"
+    assert client.call("SET", "k", "v") == b"QUEUED"
+    assert client.call("EXEC") == [b"OK"]
