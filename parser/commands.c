@@ -405,13 +405,14 @@ bool command_blocks(const struct command *c,
     return !blocks_with_option(c) || block_option(argv, argc) != 0;
 }
 
-/* Whole units and thousandths of "1.5", in thousandths. 0 for what is no
- * plain decimal number, or too large to matter. */
+/* Whole units and thousandths of "1.5", in thousandths, rounded up as servers
+ * do. 0 for what is no plain decimal number, or too large to matter. */
 static uint64_t decimal_thousandths(struct span text)
 {
     uint64_t value = 0;
     unsigned decimals = 0;
     bool point = false;
+    bool more = false;
 
     if (text.len == 0 || text.len > 15) {
         return 0;
@@ -425,35 +426,58 @@ static uint64_t decimal_thousandths(struct span text)
         } else if (decimals < 3) {
             value = value * 10 + (uint64_t)(byte - '0');
             decimals += point ? 1 : 0;
+        } else {
+            more = more || byte != '0';
         }
     }
     for (; decimals < 3; decimals++) {
         value *= 10;
     }
-    return value;
+    return value + more;
+}
+
+uint32_t command_block_arg(const struct command *c,
+                           const struct span *argv,
+                           size_t argc)
+{
+    if (!command_blocks(c, argv, argc) || argc < 2 ||
+        (c->key_rule == KEYS_UNKNOWN && !blocks_with_option(c))) {
+        return 0;
+    }
+    if (blocks_with_option(c)) {
+        return (uint32_t)block_option(argv, argc);
+    }
+    return c->key_rule == KEYS_NUM2 ? 1 : (uint32_t)argc - 1;
+}
+
+bool command_block_in_ms(const struct command *c)
+{
+    return blocks_with_option(c) || c->class == CLASS_BW;
 }
 
 uint64_t command_block_us(const struct command *c,
                           const struct span *argv,
                           size_t argc)
 {
-    size_t at = argc - 1; /* most have it at their end */
-    bool milliseconds = false;
+    uint32_t at = command_block_arg(c, argv, argc);
 
-    if (!command_blocks(c, argv, argc) || argc < 2) {
+    if (at == 0) {
         return 0;
     }
-    if (blocks_with_option(c)) {
-        at = block_option(argv, argc);
-        milliseconds = true;
-    } else if (c->class == CLASS_BW) {
-        milliseconds = true;
-    } else if (c->key_rule == KEYS_NUM2) {
-        at = 1;
-    } else if (c->key_rule == KEYS_UNKNOWN) {
+    return decimal_thousandths(argv[at]) * (command_block_in_ms(c) ? 1 : 1000);
+}
+
+uint32_t command_stream_ids(const struct command *c,
+                            const struct span *argv,
+                            size_t argc)
+{
+    if (c == NULL || c->rule != RULE_XREAD) {
         return 0;
     }
-    return decimal_thousandths(argv[at]) * (milliseconds ? 1 : 1000);
+    size_t streams = streams_option(argv, argc);
+    size_t n = streams == 0 ? 0 : argc - streams - 1;
+
+    return n == 0 || n % 2 != 0 ? 0 : (uint32_t)(streams + 1 + n / 2);
 }
 
 /* ---- effects ---- */

@@ -133,11 +133,27 @@ bool command_blocks(const struct command *c,
                     const struct span *argv,
                     size_t argc);
 
-/* How long this call may wait at the server, in microseconds; 0: for ever.
- * Only for commands that block. */
+/* How long this call may wait at the server, in microseconds; 0: for ever, or
+ * that cannot be told. Only for commands that block. */
 uint64_t command_block_us(const struct command *c,
                           const struct span *argv,
                           size_t argc);
+
+/* The number of the argument that says so; 0: it does not block, or that is not
+ * known of this command. */
+uint32_t command_block_arg(const struct command *c,
+                           const struct span *argv,
+                           size_t argc);
+/* Whether it is written in whole milliseconds; else in seconds, which servers
+ * from 6.0 on take with decimals. */
+bool command_block_in_ms(const struct command *c);
+
+/* XREAD: the number of the argument that is the id of the first stream. The
+ * stream of the id at i is argument i - (argc - first). 0: another command, or
+ * a malformed one. */
+uint32_t command_stream_ids(const struct command *c,
+                            const struct span *argv,
+                            size_t argc);
 
 enum {
     COMMAND_KEYS_UNKNOWN = -1

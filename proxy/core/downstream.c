@@ -50,6 +50,9 @@ void downstream_accepted(struct engine *e, struct downstream *d)
 
 void downstream_wake_at(struct engine *e, struct downstream *d, uint64_t at_us)
 {
+    if (at_us == UINT64_MAX) {
+        return; /* a deadline of what may wait for ever */
+    }
     if (d->timer.place == TIMER_OFF || d->timer.at_us > at_us) {
         timer_set(&e->timers, &d->timer, at_us);
     }
@@ -252,14 +255,15 @@ void downstream_closed(struct engine *e, struct downstream *d)
     end(e, d, false);
 }
 
-/* A command that would wait at the server, perhaps for ever, and take
+/* A command that waits at the server, or will, perhaps for ever, and would take
  * something for a client that may be gone. */
 static bool is_blocked(const struct downstream *d)
 {
     LIST_FOR_EACH (node, &d->requests) {
         const struct request *r = CONTAINER_OF(node, struct request, arrival);
-        if (r->state == REQUEST_SENT && r->command != NULL &&
-            (r->command->flags & COMMAND_BLOCKING) != 0) {
+        bool waits = r->blocking != NULL || r->streaming;
+        if (waits && r->state != REQUEST_NEW && r->state != REQUEST_DONE &&
+            r->command != NULL && (r->command->flags & COMMAND_BLOCKING) != 0) {
             return true;
         }
     }

@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <stdio.h>
 
+#include "proxy/core/redis_blocking.h"
 #include "proxy/core/state.h"
 
 enum {
@@ -34,8 +35,9 @@ static void verdict_words(const struct request *r,
         snprintf(out, max, "the retry budget is empty (budget_ratio)");
         return;
     case GIVE_UP_DEADLINE:
-        snprintf(out, max, "deadline of %.3g s",
-                 seconds(c->config->deadline_us));
+        snprintf(out, max, "deadline of %.3g s%s",
+                 seconds(c->config->deadline_us),
+                 r->blocking != NULL ? ", and its own timeout" : "");
         return;
     case GIVE_UP_POLICY:
         snprintf(out, max, "%s",
@@ -242,6 +244,10 @@ void request_give_up(struct engine *e,
     struct downstream *d = r->downstream;
     if (r->task == TASK_ABORT) {
         redis_block_aborted(e, r); /* the block has gone with its connection */
+        return;
+    }
+    if (verdict == GIVE_UP_DEADLINE && r->blocking != NULL &&
+        blocking_time_out(e, r)) {
         return;
     }
     char copy[ENDPOINT_ERROR_MAX]; /* cause may change under our hands */

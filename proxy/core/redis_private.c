@@ -3,6 +3,7 @@
  * back when what lived there has ended; both only with nothing in flight. */
 #include "proxy/core/lane_pool.h"
 #include "proxy/core/ledger.h"
+#include "proxy/core/redis_blocking.h"
 #include "proxy/core/state.h"
 
 static struct cluster *cluster_of(const struct downstream *d)
@@ -34,26 +35,14 @@ void redis_private_done(struct engine *e, struct downstream *d)
 
 /* How long r may wait for a lane: as long as for a server, and a command that
  * blocks as long as it would there. */
-static uint64_t patience_until(struct engine *e,
-                               const struct downstream *d,
+static uint64_t patience_until(const struct downstream *d,
                                const struct request *r)
 {
+    uint64_t deadline_us = cluster_of(d)->config->deadline_us;
     uint64_t from_us =
         r->arrived_us > d->served_us ? r->arrived_us : d->served_us;
-    uint64_t until_us = from_us + cluster_of(d)->config->deadline_us;
-    if (r->command == NULL || !(r->command->flags & COMMAND_BLOCKING)) {
-        return until_us;
-    }
-    struct request_args args;
-    request_args_init(e, &args, r);
-    if (args.argc > 0 && args.argc <= REQUEST_ARGS_MAX &&
-        command_blocks(r->command, args.list, args.argc)) {
-        uint64_t own_us = command_block_us(r->command, args.list, args.argc);
-        uint64_t block_us = own_us == 0 ? UINT64_MAX : from_us + own_us;
-        until_us = block_us > until_us ? block_us : until_us;
-    }
-    request_args_fini(e, &args);
-    return until_us;
+    return r->blocking == NULL ? from_us + deadline_us
+                               : blocking_deadline_us(r, from_us, deadline_us);
 }
 
 /* private_lanes_max is reached. */
@@ -69,8 +58,7 @@ static enum lane_answer wait_for_lane(struct engine *e,
         redis_refuse(e, d, r, "private_lanes_max connections are in use");
         return LANE_REFUSED;
     }
-    uint64_t until_us =
-        first ? patience_until(e, d, r) : d->ledger->wait_until_us;
+    uint64_t until_us = first ? patience_until(d, r) : d->ledger->wait_until_us;
     if (e->now_us >= until_us) {
         if (!first) {
             lane_pool_leave(e, d);

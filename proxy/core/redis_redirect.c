@@ -34,6 +34,8 @@ static void note_refusal(struct engine *e,
         topology_want(e, c, "a server answered CLUSTERDOWN");
     } else if (kind == REDIS_ERROR_READONLY) {
         topology_want(e, c, "a server answered READONLY");
+    } else if (kind == REDIS_ERROR_UNBLOCKED) {
+        topology_want(e, c, "a server has become a replica");
     } else if (kind == REDIS_ERROR_MASTERDOWN) {
         topology_want(e, c, "a server answered MASTERDOWN");
     }

@@ -3,6 +3,7 @@
 #include <assert.h>
 
 #include "parser/redis_error.h"
+#include "proxy/core/redis_blocking.h"
 #include "proxy/core/sentinel.h"
 #include "proxy/core/settle.h"
 #include "proxy/core/state.h"
@@ -79,8 +80,8 @@ static void take_from_flight(struct engine *e,
     list_remove(&r->place);
     u->endpoint->in_flight--;
     r->upstream = NULL;
-    if (r->patience_us > 0 || r->blocks) {
-        upstream_next_due(e, u, r->blocks);
+    if (r->patience_us > 0 || r->blocking != NULL) {
+        upstream_next_due(e, u, r->blocking != NULL);
     }
 }
 
@@ -132,7 +133,9 @@ static unsigned retry_error_of(enum redis_error_kind kind)
 {
     switch (kind) {
     case REDIS_ERROR_LOADING: return RETRY_ERROR_LOADING;
-    case REDIS_ERROR_READONLY: return RETRY_ERROR_READONLY;
+    case REDIS_ERROR_READONLY:
+    case REDIS_ERROR_UNBLOCKED: /* it has become a replica */
+        return RETRY_ERROR_READONLY;
     case REDIS_ERROR_MASTERDOWN: return RETRY_ERROR_MASTERDOWN;
     case REDIS_ERROR_CLUSTERDOWN: return RETRY_ERROR_CLUSTERDOWN;
     case REDIS_ERROR_TRYAGAIN: return RETRY_ERROR_TRYAGAIN;
@@ -143,7 +146,6 @@ static unsigned retry_error_of(enum redis_error_kind kind)
     case REDIS_ERROR_MISCONF:
     case REDIS_ERROR_MOVED:
     case REDIS_ERROR_ASK:
-    case REDIS_ERROR_UNBLOCKED:
     case REDIS_ERROR_NOSCRIPT:
     case REDIS_ERROR_EXECABORT:
     case REDIS_ERROR_NOAUTH:
@@ -188,12 +190,24 @@ static void begin_settling(struct engine *e,
         return;
     }
     r->has_error = true;
+    if (r->blocking != NULL) {
+        blocking_refused(r);
+    }
     request_move(r, REQUEST_SETTLING);
     d->n_settling++;
     redis_refused_begin(d, r);
     downstream_wake_at(e, d, r->deadline_us);
     downstream_recall(e, d, r);
     downstream_later(e, d);
+}
+
+/* A blocked command that was sent away can go on waiting elsewhere if it can be
+ * told for how long. WAIT is about the server it was at. */
+static bool may_ask_again(const struct request *r, enum redis_error_kind kind)
+{
+    const struct blocking *b = r->blocking;
+    return kind != REDIS_ERROR_UNBLOCKED ||
+           (b != NULL && b->class != CLASS_BW && b->timeout_arg != 0);
 }
 
 /* An error reply. Returns true when it is dealt with. */
@@ -228,7 +242,8 @@ static bool on_error(struct engine *e,
             return true;
         }
     }
-    if (c->topology == NULL && error.kind == REDIS_ERROR_READONLY) {
+    if (c->topology == NULL && (error.kind == REDIS_ERROR_READONLY ||
+                                error.kind == REDIS_ERROR_UNBLOCKED)) {
         upstream_seek_primary(e, u);
     }
     if (!proves_not_applied(r, error.kind)) {
@@ -244,7 +259,7 @@ static bool on_error(struct engine *e,
         return true;
     }
     bool can_wait =
-        !r->streaming &&
+        !r->streaming && may_ask_again(r, error.kind) &&
         (r->task == TASK_FORWARD || r->task == TASK_LINE || r->task == TASK_ID);
     if (can_wait && c->config->retry &&
         (c->config->retry_on_error & retry_error_of(error.kind)) != 0) {
@@ -327,7 +342,9 @@ static void on_own(struct engine *e,
     size_t n = chain_copy(&u->partial, copy, size);
     memcpy(copy + n, m->buf->data + m->offset, m->len);
     chain_clear(e->memory, &u->partial);
-    if (task == TASK_TOPOLOGY) {
+    if (task == TASK_ASK) {
+        blocking_told(u, step, (struct span){ copy, size });
+    } else if (task == TASK_TOPOLOGY) {
         topology_reply(e, u, asked_us, step, (struct span){ copy, size });
     } else {
         handshake_reply(e, u, step, (struct span){ copy, size });

@@ -5,6 +5,7 @@
 
 #include "proxy/core/lane_pool.h"
 #include "proxy/core/ledger.h"
+#include "proxy/core/redis_blocking.h"
 #include "proxy/core/state.h"
 
 static struct cluster *cluster_of(const struct downstream *d)
@@ -20,29 +21,11 @@ void redis_refuse(struct engine *e,
     request_give_up(e, r, cluster_of(d), OUTCOME_NOT_SENT, GIVE_UP_POLICY, why);
 }
 
-enum {
-    BLOCKED_GRACE_US = 1000 * 1000
-};
-
 /* How long the reply may take (redis.md §5 attempt_timeout). */
-static uint64_t patience_us(struct engine *e,
-                            const struct downstream *d,
-                            const struct request *r)
+static uint64_t patience_us(const struct downstream *d, const struct request *r)
 {
     uint64_t limit_us = cluster_of(d)->config->attempt_timeout_us;
-    if (limit_us == 0 || r->command == NULL ||
-        !(r->command->flags & COMMAND_BLOCKING)) {
-        return limit_us;
-    }
-    struct request_args args;
-    request_args_init(e, &args, r);
-    if (args.argc > 0 && args.argc <= REQUEST_ARGS_MAX &&
-        command_blocks(r->command, args.list, args.argc)) {
-        uint64_t own_us = command_block_us(r->command, args.list, args.argc);
-        limit_us = own_us == 0 ? 0 : own_us + BLOCKED_GRACE_US;
-    }
-    request_args_fini(e, &args);
-    return limit_us;
+    return r->blocking != NULL ? blocking_patience_us(r) : limit_us;
 }
 
 void redis_submit(struct engine *e, struct downstream *d, struct request *r)
@@ -52,14 +35,15 @@ void redis_submit(struct engine *e, struct downstream *d, struct request *r)
      * direct connection it would have waited too (redis.md §5 "deadline"). */
     uint64_t from_us =
         r->arrived_us > d->served_us ? r->arrived_us : d->served_us;
-    r->deadline_us = from_us + config->deadline_us;
+    r->deadline_us =
+        r->blocking == NULL
+            ? from_us + config->deadline_us
+            : blocking_deadline_us(r, from_us, config->deadline_us);
     r->open = true;
     d->n_open++;
     d->n_replica_open += r->from_replica;
     if (config->attempt_timeout_us > 0) {
-        r->patience_us = patience_us(e, d, r);
-        r->blocks =
-            r->command != NULL && (r->command->flags & COMMAND_BLOCKING) != 0;
+        r->patience_us = patience_us(d, r);
     }
     redis_send(e, d, r);
 }
@@ -163,22 +147,6 @@ static bool pass_raw(struct engine *e, struct downstream *d, struct request *r)
     }
     r->task = TASK_RAW;
     r->own_lane = true;
-    redis_submit(e, d, r);
-    return true;
-}
-
-static bool dispatch_blocking(struct engine *e,
-                              struct downstream *d,
-                              struct request *r)
-{
-    struct request_args args;
-    request_args_init(e, &args, r);
-    bool blocks = args.argc == 0 || args.argc > REQUEST_ARGS_MAX ||
-                  command_blocks(r->command, args.list, args.argc);
-    request_args_fini(e, &args);
-    if (blocks) {
-        return dispatch_private(e, d, r);
-    }
     redis_submit(e, d, r);
     return true;
 }
@@ -328,11 +296,11 @@ static bool dispatch_by_id(struct engine *e,
         redis_refuse(e, d, r, "not possible in a cluster through redial");
         return true;
     }
+    if (r->command->flags & COMMAND_BLOCKING) {
+        return redis_blocking(e, d, r);
+    }
     if (r->command->flags & COMMAND_PRIVATE) {
         return cluster ? dispatch_private(e, d, r) : dispatch_kept(e, d, r);
-    }
-    if (r->command->flags & COMMAND_BLOCKING) {
-        return dispatch_blocking(e, d, r);
     }
     if (asks_several(d, r->command)) {
         return redis_gather(e, d, r);

@@ -2,6 +2,7 @@
 
 #include <assert.h>
 
+#include "proxy/core/redis_blocking.h"
 #include "proxy/core/state.h"
 
 #define TO(state) (1u << REQUEST_##state)
@@ -52,6 +53,9 @@ void request_free(struct engine *e, struct request *r)
     request_drop_bytes(e, r);
     if (r->reply.head != NULL) {
         chain_clear(e->memory, &r->reply);
+    }
+    if (r->blocking != NULL) {
+        blocking_free(e, r);
     }
     pool_give(&e->requests, r);
 }
@@ -109,6 +113,9 @@ enum command_class request_class(struct engine *e, const struct request *r)
 {
     if (r->command == NULL) {
         return CLASS_U;
+    }
+    if (r->blocking != NULL) {
+        return (enum command_class)r->blocking->class;
     }
     struct request_args args;
     request_args_init(e, &args, r);

@@ -9,6 +9,7 @@
 #include "proxy/core/retry.h"
 
 struct engine;
+struct blocking;
 struct downstream;
 struct gather;
 struct upstream;
@@ -45,6 +46,7 @@ enum request_task {
     TASK_PING, /* its liveness check */
     TASK_HANDSHAKE,
     TASK_ASIDE,    /* ASKING, READONLY: the answer does not matter */
+    TASK_ASK,      /* for the client's request behind it (redis_blocking.h) */
     TASK_TOPOLOGY, /* step says which question */
 };
 
@@ -70,29 +72,30 @@ struct request {
     uint64_t sent_end;  /* position in the lane's stream behind its last byte */
     uint64_t sent_us;
     uint64_t arrived_us;
-    uint64_t deadline_us;  /* no attempt starts after it */
-    uint64_t patience_us;  /* for its reply, once sent; 0: no limit */
-    uint64_t size;         /* bytes of the request */
-    struct gather *gather; /* SPLIT: owned; fragment: borrowed; else NULL */
-    uint32_t piece;        /* fragment: the first one that is unanswered */
-    uint32_t pieces_more;  /* replies that come besides one */
-    uint16_t slot;         /* 1 + that of its first key (cluster), or one of
+    uint64_t deadline_us;      /* no attempt starts after it */
+    uint64_t patience_us;      /* for its reply, once sent; 0: no limit */
+    uint64_t size;             /* bytes of the request */
+    struct gather *gather;     /* SPLIT: owned; fragment: borrowed; else NULL */
+    struct blocking *blocking; /* owned; NULL: it does not wait at the server */
+    uint32_t piece;            /* fragment: the first one that is unanswered */
+    uint32_t pieces_more;      /* replies that come besides one */
+    uint16_t slot;             /* 1 + that of its first key (cluster), or one of
                              the names below */
-    uint16_t node;         /* index of the endpoint it is redirected to; 0: by
+    uint16_t node;      /* index of the endpoint it is redirected to; 0: by
                              its slot */
-    uint16_t server;       /* index of the endpoint it was last given to */
-    uint8_t hops;          /* redirects in a row */
-    uint32_t replays;      /* after AMBIGUOUS, so far */
-    uint32_t attempts;     /* times it was sent */
-    uint8_t state;         /* enum request_state */
-    uint8_t task;          /* enum request_task */
-    uint8_t step;          /* TASK_HANDSHAKE: which */
-    bool fragment;         /* of another request, which waits behind it */
-    bool own_lane;         /* goes over its client's own lane */
-    bool from_replica;     /* a replica may answer it */
-    bool avoid_replica;    /* one has refused it */
-    bool asking;           /* ASKING goes before it */
-    bool open;             /* counted in downstream->n_open */
+    uint16_t server;    /* index of the endpoint it was last given to */
+    uint8_t hops;       /* redirects in a row */
+    uint32_t replays;   /* after AMBIGUOUS, so far */
+    uint32_t attempts;  /* times it was sent */
+    uint8_t state;      /* enum request_state */
+    uint8_t task;       /* enum request_task */
+    uint8_t step;       /* TASK_HANDSHAKE: which */
+    bool fragment;      /* of another request, which waits behind it */
+    bool own_lane;      /* goes over its client's own lane */
+    bool from_replica;  /* a replica may answer it */
+    bool avoid_replica; /* one has refused it */
+    bool asking;        /* ASKING goes before it */
+    bool open;          /* counted in downstream->n_open */
     bool quiet;         /* CLIENT REPLY OFF or SKIP: no reply to the client */
     bool ambiguous;     /* an attempt was sent and never answered */
     bool overtaken;     /* SETTLING: a later one on the same key took effect */
@@ -102,7 +105,6 @@ struct request {
     bool refused_block; /* a MULTI that was given up */
     bool in_block;      /* between MULTI and EXEC, these included */
     bool judged;        /* its way was chosen; only READY ones come back */
-    bool blocks;        /* waits at the server for something to happen */
     bool first_watch;   /* a WATCH before which nothing was watched */
     bool watched;       /* EXEC: keys were watched when it was passed on */
     bool streaming;     /* larger than replay_bytes_max: sent as it arrives */

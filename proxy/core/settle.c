@@ -2,6 +2,7 @@
 
 #include <assert.h>
 
+#include "proxy/core/redis_blocking.h"
 #include "proxy/core/state.h"
 
 bool settle_keys_meet(const struct settle_item *a, const struct settle_item *b)
@@ -118,7 +119,8 @@ static unsigned level_needed(enum command_class class)
 {
     switch (class) {
     case CLASS_R:
-    case CLASS_RN: return REPLAY_READ;
+    case CLASS_RN:
+    case CLASS_BR: return REPLAY_READ;
     case CLASS_I:
     case CLASS_T: return REPLAY_IDEMPOTENT;
     case CLASS_S: return REPLAY_CONVERGENT;
@@ -126,7 +128,6 @@ static unsigned level_needed(enum command_class class)
     case CLASS_N:
     case CLASS_U:
     case CLASS_BN: return REPLAY_ALL;
-    case CLASS_BR:
     case CLASS_BW:
     case CLASS_C:
     case CLASS_X:
@@ -547,6 +548,11 @@ static void settle_client(struct engine *e,
     }
     size_t n_sent;
     size_t n = collect(d, u, cases, taken, &n_sent);
+    for (size_t i = 0; i < n_sent; i++) {
+        if (cases[i].request->blocking != NULL) {
+            blocking_lost(e, cases[i].request);
+        }
+    }
     judge(e, u, loss, cases, n, n_sent);
     settle_block(cases, n);
     for (size_t i = 0; i < n_sent; i++) {

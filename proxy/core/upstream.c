@@ -5,6 +5,7 @@
 
 #include "proxy/core/lane_pool.h"
 #include "proxy/core/lane_set.h"
+#include "proxy/core/redis_blocking.h"
 #include "proxy/core/settle.h"
 #include "proxy/core/state.h"
 
@@ -418,7 +419,11 @@ void upstream_next_due(struct engine *e, struct upstream *u, bool was_blocked)
     }
     if (was_blocked) {
         LIST_FOR_EACH (node, &u->in_flight) { /* none could begin before */
-            CONTAINER_OF(node, struct request, place)->sent_us = e->now_us;
+            struct request *r = CONTAINER_OF(node, struct request, place);
+            r->sent_us = e->now_us;
+            if (r->blocking != NULL) {
+                blocking_begins(e, r);
+            }
         }
     }
     const struct request *r =

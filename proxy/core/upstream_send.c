@@ -1,6 +1,7 @@
 /* What a lane is given to carry: sent at once, or held until it can be. */
 #include <assert.h>
 
+#include "proxy/core/redis_blocking.h"
 #include "proxy/core/state.h"
 
 bool upstream_has_room(const struct upstream *u)
@@ -81,6 +82,9 @@ static void sent_raw(struct engine *e, struct upstream *u, struct request *r)
 void upstream_send(struct engine *e, struct upstream *u, struct request *r)
 {
     struct cluster *c = u->endpoint->cluster;
+    if (r->blocking != NULL && !blocking_prepare(e, u, r)) {
+        return;
+    }
     if ((r->asking && !upstream_send_own(e, u, TASK_ASIDE, 0,
                                          span_of("*1\r\n$6\r\nASKING\r\n"))) ||
         !push_bytes(e, u, r)) {

@@ -1003,7 +1003,9 @@ static void waiting_calls_tell_how_long(void **state)
     check_block("GET k", false, 0);
     check_block("BLPOP a b 2", true, 2000000);
     check_block("BLPOP a 0.25", true, 250000);
-    check_block("BLPOP a 1.2345", true, 1234000);
+    check_block("BLPOP a 1.2345", true, 1235000);
+    check_block("BLPOP a 1.2340", true, 1234000);
+    check_block("BLPOP a 0.0001", true, 1000); /* not for ever */
     check_block("BLPOP a 0", true, 0);
     check_block("BLPOP a x", true, 0);
     check_block("BLMOVE a b LEFT RIGHT 3", true, 3000000);
@@ -1017,6 +1019,43 @@ static void waiting_calls_tell_how_long(void **state)
     check_block("XREADGROUP GROUP BLOCK BLOCK STREAMS a 0", false, 0);
     check_block("XREADGROUP GROUP g c BLOCK 7 STREAMS a >", true, 7000);
     check_block("XYZZY 5", false, 0);
+}
+
+static uint32_t block_arg(const char *line)
+{
+    struct words w = words_of(line);
+    return command_block_arg(row_of(&w), w.argv, w.argc);
+}
+
+static uint32_t stream_ids(const char *line)
+{
+    struct words w = words_of(line);
+    return command_stream_ids(row_of(&w), w.argv, w.argc);
+}
+
+static void waiting_calls_tell_where_it_stands(void **state)
+{
+    (void)state;
+    assert_int_equal(block_arg("GET k"), 0);
+    assert_int_equal(block_arg("BLPOP a b 2"), 3);
+    assert_int_equal(block_arg("BRPOPLPUSH a b 2"), 3);
+    assert_int_equal(block_arg("BLMOVE a b LEFT RIGHT 3"), 5);
+    assert_int_equal(block_arg("BLMPOP 1.5 1 a LEFT"), 1);
+    assert_int_equal(block_arg("BZMPOP 2 1 a MIN"), 1);
+    assert_int_equal(block_arg("BLMOVEM a b 1"), 0); /* not known */
+    assert_int_equal(block_arg("WAIT 1 500"), 2);
+    assert_int_equal(block_arg("WAITAOF 1 0 500"), 3);
+    assert_int_equal(block_arg("XREAD STREAMS BLOCK 0"), 0);
+    assert_int_equal(block_arg("XREAD COUNT 1 BLOCK 100 STREAMS a 0"), 4);
+    assert_int_equal(block_arg("XREADGROUP GROUP g c BLOCK 7 STREAMS a >"), 5);
+    assert_true(command_block_in_ms(find_line("XREAD")));
+    assert_true(command_block_in_ms(find_line("WAIT")));
+    assert_false(command_block_in_ms(find_line("BLMPOP")));
+    assert_int_equal(stream_ids("XREAD BLOCK 1 STREAMS a b $ 0"), 6);
+    assert_int_equal(stream_ids("XREAD BLOCK 1 STREAMS a b $"), 0);
+    assert_int_equal(stream_ids("XREAD BLOCK 1 STREAMS"), 0);
+    assert_int_equal(stream_ids("XREADGROUP GROUP g c STREAMS a >"), 0);
+    assert_int_equal(stream_ids("GET a"), 0);
 }
 
 static bool writes(const char *line)
@@ -1119,6 +1158,8 @@ static void no_argument_breaks_a_rule(void **state)
             assert_true(index[k] > 0 && index[k] < w.argc);
         }
         (void)command_block_us(c, w.argv, w.argc);
+        assert_true(command_block_arg(c, w.argv, w.argc) < w.argc);
+        assert_true(command_stream_ids(c, w.argv, w.argc) < w.argc);
     }
 }
 
@@ -1143,6 +1184,7 @@ int main(void)
         cmocka_unit_test(what_is_split_has_plain_keys),
         cmocka_unit_test(keys_beyond_the_room_are_counted),
         cmocka_unit_test(waiting_calls_tell_how_long),
+        cmocka_unit_test(waiting_calls_tell_where_it_stands),
         cmocka_unit_test(only_what_may_write_is_said_to_write),
         cmocka_unit_test(constant_replies_depend_on_nothing),
         cmocka_unit_test(no_argument_breaks_a_rule),
