@@ -15,15 +15,33 @@ enum {
     AGAIN_US = 5000,
 };
 
+const char *habit_name(unsigned i)
+{
+    static const char *const names[HABITS] = { "transacts", "subscribes",
+                                               "waits",     "caches",
+                                               "resets",    "names" };
+    return names[i];
+}
+
+static struct ledger fresh_session(const struct world *w)
+{
+    return (struct ledger){
+        .resp = 2,
+        .user = w->settings.own_auth ? 1 : 0,
+    };
+}
+
 struct client *client_new(struct world *w, unsigned place)
 {
     struct client *c = must_alloc(sizeof *c);
     *c = (struct client){ .id = ++w->next_client, .place = place };
-    c->session = (struct ledger){
-        .resp = 2,
-        .user = w->settings.own_auth ? 1 : 0,
-    };
+    c->session = fresh_session(w);
     c->future = c->session;
+    if (w->settings.stateful) {
+        c->habits = (uint8_t)(pick(w, 0, HABITS_ALL) & pick(w, 0, HABITS_ALL) &
+                              w->settings.habits);
+        c->steps = chance(w, 1, 3);
+    }
     c->slow = strikes(w, FAULT_SLOW_READER);
     c->never_reads = w->settings.never_reads && place == 0;
     world_wake(w, pick(w, 0, w->settings.think_us), WAKE_CLIENT, c, 0);
@@ -35,6 +53,7 @@ void client_free(struct client *c)
     bytes_fini(&c->in);
     bytes_fini(&c->unread);
     bytes_fini(&c->out);
+    free(c->due);
     free(c);
 }
 
@@ -81,7 +100,9 @@ void client_served_all(struct world *w)
 
 /* --- what it is told --------------------------------------------------- */
 
-static void session_change(struct client *c, const struct request_record *r)
+static void session_change(struct world *w,
+                           struct client *c,
+                           const struct request_record *r)
 {
     if (r->answer != ANSWER_REPLY) {
         return;
@@ -95,31 +116,25 @@ static void session_change(struct client *c, const struct request_record *r)
     if (r->sets & SETS_RESP) {
         c->session.resp = r->next.resp;
     }
-}
-
-static bool is_null(struct span reply)
-{
-    return reply.data[0] == '_' ||
-           (reply.len > 1 && reply.data[0] == '*' && reply.data[1] == '-');
-}
-
-/* EXEC or DISCARD was answered: that settles the commands of the block. */
-static void block_end(struct world *w,
-                      const struct client *c,
-                      uint32_t request,
-                      struct span reply)
-{
-    struct request_record end = *history_at(w->history, request);
-    bool done = end.executes_block && reply.data[0] == '*' && !is_null(reply);
-    enum answer answer = end.answer == ANSWER_UNKNOWN       ? ANSWER_UNKNOWN
-                         : end.answer == ANSWER_NOT_APPLIED ? ANSWER_NOT_APPLIED
-                                                            : ANSWER_REPLY;
-    for (uint32_t i = end.block_first; i < request; i++) {
-        struct request_record *r = history_at(w->history, i);
-        if (r->client == c->id && r->block == end.block &&
-            r->expect == EXPECT_QUEUED) {
-            history_block(w, i, answer, done);
-        }
+    if (r->sets & SETS_NAME) {
+        c->session.name = r->next.name;
+    }
+    if (r->sets & SETS_NO_EVICT) {
+        c->session.no_evict = r->next.no_evict;
+    }
+    if (r->sets & SETS_NO_TOUCH) {
+        c->session.no_touch = r->next.no_touch;
+    }
+    if (r->sets & SETS_TRACKING) {
+        c->session.tracking = r->next.tracking;
+        memset(c->cached, 0, sizeof c->cached);
+    }
+    if (r->expect == EXPECT_RESET) {
+        w->state.resets++;
+        bool hint = c->session.no_evict != HINT_OFF;
+        client_unsubscribed(c);
+        c->session = fresh_session(w);
+        c->session.no_evict = hint ? HINT_EITHER : HINT_OFF;
     }
 }
 
@@ -131,13 +146,28 @@ static void answered(struct world *w, struct client *c, struct span reply)
         return;
     }
     uint32_t request = waiting_at(c, 0);
+    bool confirms = history_at(w->history, request)->expect == EXPECT_CONFIRM &&
+                    (reply.data[0] == '*' || reply.data[0] == '>');
+    if (confirms && !client_confirmed(w, c, request, reply)) {
+        return;
+    }
+    if (reply.data[0] == '>' && !confirms) {
+        world_violate(w,
+                      "I29: client %llu got a confirmation that it did not ask "
+                      "for",
+                      (unsigned long long)c->id);
+    }
+    if (c->confirmed > 0) {
+        world_violate(w, "I29: client %llu got an error behind a confirmation",
+                      (unsigned long long)c->id);
+    }
     c->first = (c->first + 1) % CLIENT_WINDOW;
     c->n_waiting--;
     c->n_arrived -= c->n_arrived > 0;
     c->n_counted -= c->n_counted > 0;
     history_answered(w, request, reply, c->session);
     struct request_record *r = history_at(w->history, request);
-    session_change(c, r);
+    session_change(w, c, r);
     if (w->cluster != NULL &&
         (r->expect == EXPECT_SCAN || r->expect == EXPECT_ARRAY)) {
         all_keys_answered(w, c, (enum expect)r->expect, reply);
@@ -146,8 +176,9 @@ static void answered(struct world *w, struct client *c, struct span reply)
         c->block = 0; /* no transaction: it sends no more of it */
     }
     if (r->ends_block) {
-        block_end(w, c, request, reply);
+        block_answered(w, request, reply);
     }
+    client_caches(c, r, reply);
     count_arrivals(w, c);
 }
 
@@ -164,8 +195,12 @@ static void consume(struct world *w, struct client *c, struct span bytes)
         if (scan != MODEL_DONE) {
             return;
         }
-        answered(w, c,
-                 (struct span){ .data = bytes_front(&c->in), .len = size });
+        struct span reply = { .data = bytes_front(&c->in), .len = size };
+        if (is_message(c, reply)) {
+            client_message(w, c, reply);
+        } else {
+            answered(w, c, reply);
+        }
         bytes_drop(&c->in, size);
     }
 }
@@ -269,6 +304,20 @@ static void say(struct world *w, struct client *c)
     }
 }
 
+static void link_remember(struct world *w, const struct client *c)
+{
+    size_t cap = w->links_of_clients;
+    if (c->id >= cap) {
+        w->links_of_clients = (c->id + 1) * 2;
+        w->link_of_client =
+            must_grow(w->link_of_client,
+                      w->links_of_clients * sizeof(struct link *));
+        memset(w->link_of_client + cap, 0,
+               (w->links_of_clients - cap) * sizeof(struct link *));
+    }
+    w->link_of_client[c->id] = c->link;
+}
+
 static bool connect_first(struct world *w, struct client *c)
 {
     if (c->link != NULL) {
@@ -279,6 +328,7 @@ static bool connect_first(struct world *w, struct client *c)
         world_wake(w, AGAIN_US, WAKE_CLIENT, c, 0);
         return false;
     }
+    link_remember(w, c);
     if (w->settings.password && !w->settings.own_auth) {
         generate_login(w, c);
     }
@@ -287,13 +337,15 @@ static bool connect_first(struct world *w, struct client *c)
 
 void client_act(struct world *w, struct client *c)
 {
-    uint64_t most = w->settings.depth_max;
+    uint64_t most = c->steps ? 1 : w->settings.depth_max;
     if (c->gone || w->draining || !connect_first(w, c) || c->gone) {
         return;
     }
     if (!w->finished && strikes(w, FAULT_LEAVER)) {
-        generate(w, c);
-        say(w, c);
+        if (!c->steps || c->n_waiting == 0) {
+            generate(w, c);
+            say(w, c);
+        }
         walk_away(w, c);
         return;
     }

@@ -2,11 +2,36 @@
 #ifndef SIM_CLIENT_H
 #define SIM_CLIENT_H
 
-#include "tests/sim/history.h"
+#include "tests/sim/history_block.h"
+#include "tests/sim/pubsub.h"
 
 enum {
     CLIENT_KEYS = 6,
-    CLIENT_WINDOW = 256
+    CLIENT_WINDOW = 256,
+    CACHED_MAX = 3, /* shared keys whose values are cached */
+    SHARED_KEY = 1 << 30,
+};
+
+/* What a client likes to do. */
+enum habit {
+    HABIT_TRANSACTS = 1,
+    HABIT_SUBSCRIBES = 2,
+    HABIT_WAITS = 4,
+    HABIT_CACHES = 8,
+    HABIT_RESETS = 16,
+    HABIT_NAMES = 32,
+    HABITS_ALL = 63
+};
+enum {
+    HABITS = 6
+};
+const char *habit_name(unsigned i);
+
+struct cached {
+    bool known;
+    uint8_t slot; /* of a shared key */
+    uint8_t db;
+    uint64_t hash; /* of the reply that has the value */
 };
 
 enum key_kind {
@@ -34,9 +59,21 @@ struct client {
     struct ledger future;  /* as its sent requests say, if all succeed */
     uint32_t epoch[CLIENT_KEYS];
     uint32_t uses[CLIENT_KEYS];
-    uint32_t block;            /* the open transaction, or 0 */
-    uint32_t block_first;      /* its first request */
-    uint32_t block_left;       /* commands until EXEC */
+    uint32_t block;                /* the open transaction, or 0 */
+    uint32_t block_left;           /* commands until EXEC */
+    uint32_t blocks_made;          /* so far; names the keys of each */
+    uint32_t watches[WATCHES_MAX]; /* sent, and not used up by an EXEC */
+    unsigned n_watches;
+    uint8_t habits;               /* set of enum habit */
+    bool steps;                   /* waits for each reply */
+    bool login_due;               /* RESET has made it a stranger */
+    uint8_t will_subs[SUB_KINDS]; /* as its sent requests say */
+    uint8_t subs[SUB_KINDS];      /* as confirmed: sets of channels */
+    uint64_t last_heard[SUB_KINDS][CHANNELS];
+    unsigned confirmed; /* channels of the request that is being confirmed */
+    struct news *due;   /* owned: messages that must come, in their order */
+    size_t n_due, due_cap, due_at;
+    struct cached cached[CACHED_MAX];
     uint64_t served_us;        /* when its server last served it */
     bool scanning, scan_waits; /* a walk with SCAN; a reply is under way */
     uint32_t scan_seen;
@@ -63,6 +100,10 @@ static inline bool client_idle(const struct client *c)
 {
     return c->n_waiting == 0;
 }
+/* client_pubsub.c: remember what a read of a whole value said. */
+void client_caches(struct client *c,
+                   const struct request_record *r,
+                   struct span reply);
 /* The connection ended from the other side. */
 void client_closed(struct world *w, struct client *c);
 

@@ -8,6 +8,7 @@
 #include "proxy/core/node_state.h"
 #include "tests/sim/cluster_model.h"
 #include "tests/sim/draft.h"
+#include "tests/sim/pubsub.h"
 
 enum happening {
     HEAR,      /* a node hears of a change */
@@ -103,7 +104,11 @@ static void hear(struct world *w, struct node *n, struct change *change)
     change->unheard[n->index] = false;
     for (unsigned slot = 0; slot < CLUSTER_SLOTS; slot++) {
         if (has_slot(change, slot)) {
+            bool owned = n->owner[slot] == n->index;
             view_set(n, (uint16_t)slot, change->to, change->epoch);
+            if (owned && n != to) {
+                shards_leave(w, &n->server, (int)slot);
+            }
         }
     }
     note(w, "hears", n);

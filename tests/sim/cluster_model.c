@@ -347,10 +347,17 @@ void key_move(struct world *w,
 
 unsigned model_keys(const struct model_command *m, uint8_t *index)
 {
-    static const char *const none[] = { "ECHO", "NOSUCH",  "PING",   "MULTI",
-                                        "EXEC", "DISCARD", "UNWATCH" };
-    static const char *const many[] = { "MGET",   "DEL",   "EXISTS",
-                                        "UNLINK", "TOUCH", "WATCH" };
+    static const char *const none[] = {
+        "ECHO",    "NOSUCH",  "PING",      "MULTI",        "EXEC",
+        "UNWATCH", "DISCARD", "SUBSCRIBE", "UNSUBSCRIBE",  "PSUBSCRIBE",
+        "PUBLISH", "CLIENT",  "AUTH",      "PUNSUBSCRIBE", "HELLO",
+        "SELECT",  "RESET",   "SCAN",      "KEYS",
+    };
+    static const char *const many[] = { "MGET",       "DEL",         "EXISTS",
+                                        "UNLINK",     "TOUCH",       "WATCH",
+                                        "SSUBSCRIBE", "SUNSUBSCRIBE" };
+    uint64_t timeout_us;
+    size_t first = 1;
     size_t last = 1;
     size_t step = 1;
     unsigned n = 0;
@@ -367,10 +374,18 @@ unsigned model_keys(const struct model_command *m, uint8_t *index)
     if (model_arg_is(m, 0, "MSET")) {
         last = m->argc - 1;
         step = 2;
-    } else if (model_arg_is(m, 0, "BLPOP")) {
+    } else if (model_arg_is(m, 0, "BLMOVE")) {
+        last = 2;
+    } else if (model_arg_is(m, 0, "XREAD")) {
+        while (first < m->argc && !model_arg_is(m, first, "STREAMS")) {
+            first++;
+        }
+        last = first + (m->argc - 1 - first) / 2;
+        first++;
+    } else if (model_blocks(m, &timeout_us)) {
         last = m->argc - 2;
     }
-    for (size_t i = 1; i <= last && i < m->argc; i += step) {
+    for (size_t i = first; i <= last && i < m->argc; i += step) {
         index[n++] = (uint8_t)i;
     }
     return n;
@@ -389,6 +404,9 @@ static void touch(struct touched *t, const struct model_command *m)
 {
     uint8_t index[MODEL_ARGS_MAX];
     unsigned n = model_keys(m, index);
+    bool channel = model_arg_is(m, 0, "SSUBSCRIBE") ||
+                   model_arg_is(m, 0, "SUNSUBSCRIBE") ||
+                   model_arg_is(m, 0, "SPUBLISH");
     t->writes |= data_writes(m);
     for (unsigned i = 0; i < n; i++) {
         struct span key = m->arg[index[i]];
@@ -398,7 +416,8 @@ static void touch(struct touched *t, const struct model_command *m)
         }
         t->crosses |= t->slot != model_slot(key);
         t->multiple |= !span_equal(t->first, key);
-        t->missing += !data_has(data_at(t->node->server.data, 0, key));
+        t->missing +=
+            !channel && !data_has(data_at(t->node->server.data, 0, key));
     }
 }
 
@@ -524,8 +543,8 @@ bool cluster_refuses(struct world *w,
     bool serves = false;
     if (model_arg_is(m, 0, "EXEC")) {
         touch_queued(&t, c);
-    } else if (!model_arg_is(m, 0, "SCAN") && !model_arg_is(m, 0, "KEYS")) {
-        touch(&t, m); /* what these are given is no key */
+    } else {
+        touch(&t, m);
     }
     if (t.n == 0) {
         return false;

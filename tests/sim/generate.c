@@ -41,7 +41,7 @@ static void add_name(struct draft *d, const char *name, uint64_t variant)
     add(d, text);
 }
 
-static void add_number(struct draft *d, uint64_t number)
+void draft_number(struct draft *d, uint64_t number)
 {
     char text[24];
     snprintf(text, sizeof text, "%" PRIu64, number);
@@ -49,7 +49,7 @@ static void add_number(struct draft *d, uint64_t number)
 }
 
 /* A number no other request has. */
-static uint64_t tag(const struct client *c)
+uint64_t draft_tag(const struct client *c)
 {
     return c->id * 1000000 + TAG_BASE + c->made;
 }
@@ -72,9 +72,9 @@ void draft_value(struct world *w, struct draft *d, const struct client *c)
 
 /* A key that exists only to make a request unlike any other; in a cluster it
  * lies beside the key before it. */
-static void add_tag_key(const struct world *w,
-                        struct draft *d,
-                        const struct client *c)
+void draft_tag_key(const struct world *w,
+                   struct draft *d,
+                   const struct client *c)
 {
     char text[48];
     snprintf(text, sizeof text, "t%" PRIu64 ".%" PRIu32, c->id, c->made);
@@ -99,9 +99,9 @@ uint32_t draft_key_name(const struct world *w,
                         size_t size)
 {
     if (w->cluster != NULL && c->block != 0) {
-        snprintf(text, size, "{b%" PRIu64 ".%" PRIu32 "}%u", c->id, c->block,
-                 slot);
-        return BLOCK_KEY + c->block * CLIENT_KEYS + slot;
+        snprintf(text, size, "{b%" PRIu64 ".%" PRIu32 "}%u", c->id,
+                 c->blocks_made, slot);
+        return BLOCK_KEY + c->blocks_made * CLIENT_KEYS + slot;
     }
     if (shared) {
         snprintf(text, size, "s%u", slot);
@@ -112,11 +112,11 @@ uint32_t draft_key_name(const struct world *w,
     return 1 + slot + CLIENT_KEYS * c->epoch[slot];
 }
 
-static void add_key(const struct world *w,
-                    struct draft *d,
-                    struct client *c,
-                    unsigned slot,
-                    bool shared)
+void draft_key(const struct world *w,
+               struct draft *d,
+               const struct client *c,
+               unsigned slot,
+               bool shared)
 {
     char text[64];
     uint32_t name = draft_key_name(w, c, slot, shared, text, sizeof text);
@@ -209,7 +209,7 @@ static void draft_string(struct world *w,
         is(d, CLASS_R, false);
         break;
     }
-    add_key(w, d, c, slot, shared);
+    draft_key(w, d, c, slot, shared);
     switch (kind) {
     case 0:
     case 3:
@@ -231,17 +231,17 @@ static void draft_string(struct world *w,
     case 6:
         draft_value(w, d, c);
         if (!shared) {
-            add_key(w, d, c, (slot + 1) % 3, false);
+            draft_key(w, d, c, (slot + 1) % 3, false);
             draft_value(w, d, c);
         }
         break;
     case 7:
         add(d, "0");
-        add_number(d, tag(c));
+        draft_number(d, draft_tag(c));
         break;
     case 8:
-    case 9: add_tag_key(w, d, c); break;
-    case 11: add_number(d, tag(c)); break;
+    case 9: draft_tag_key(w, d, c); break;
+    case 11: draft_number(d, draft_tag(c)); break;
     default: break;
     }
 }
@@ -257,18 +257,18 @@ static void draft_counter(struct world *w,
     case 1:
         add(d, "INCRBY");
         is(d, CLASS_N, true);
-        add_key(w, d, c, slot, shared);
-        add_number(d, tag(c));
+        draft_key(w, d, c, slot, shared);
+        draft_number(d, draft_tag(c));
         break;
     case 2:
         add_name(d, "INCR", pick(w, 0, 15));
         is(d, CLASS_N, true);
-        add_key(w, d, c, slot, false);
+        draft_key(w, d, c, slot, false);
         break;
     default:
         add_name(d, "GET", pick(w, 0, 7));
         is(d, CLASS_R, false);
-        add_key(w, d, c, slot, false);
+        draft_key(w, d, c, slot, false);
         break;
     }
 }
@@ -289,43 +289,44 @@ static void draft_list(struct world *w,
     case 0:
         add(d, "RPUSH");
         is(d, CLASS_N, true);
-        add_key(w, d, c, slot, shared);
+        draft_key(w, d, c, slot, shared);
         draft_value(w, d, c);
         break;
     case 1:
         add(d, shared ? "EXISTS" : "LRANGE");
         is(d, CLASS_R, false);
-        add_key(w, d, c, slot, shared);
+        draft_key(w, d, c, slot, shared);
         if (shared) {
-            add_tag_key(w, d, c);
+            draft_tag_key(w, d, c);
         } else {
             add(d, "0");
-            add_number(d, tag(c));
+            draft_number(d, draft_tag(c));
         }
         break;
     case 2:
         add(d, "LTRIM");
         is(d, CLASS_I, true);
-        add_key(w, d, c, slot, false);
+        draft_key(w, d, c, slot, false);
         add(d, "0");
-        add_number(d, tag(c));
+        draft_number(d, draft_tag(c));
         break;
     case 3:
         add_name(d, "LLEN", pick(w, 0, 15));
         is(d, CLASS_R, false);
-        add_key(w, d, c, slot, false);
+        draft_key(w, d, c, slot, false);
         break;
     default:
         add(d, "BLPOP");
         is(d, CLASS_BN, true);
-        add_key(w, d, c, slot, false);
-        add_tag_key(w, d, c);
-        add_number(d, pick(w, 1, 2));
+        draft_key(w, d, c, slot, false);
+        draft_tag_key(w, d, c);
+        d->record.wait_us = pick(w, 1, 2) * 1000000;
+        draft_number(d, d->record.wait_us / 1000000);
         break;
     }
 }
 
-static void draft_data(struct world *w, struct client *c, struct draft *d)
+void draft_data(struct world *w, struct client *c, struct draft *d)
 {
     bool shared = chance(w, 1, 8);
     unsigned slot = (unsigned)pick(w, 0, CLIENT_KEYS - 1);
@@ -341,7 +342,7 @@ static void draft_data(struct world *w, struct client *c, struct draft *d)
         add(d, chance(w, 3, 4) ? "ECHO" : "NOSUCH");
         bool echo = d->word[0].data[0] == 'E';
         is(d, echo ? CLASS_R : CLASS_U, !echo);
-        add_tag_key(w, d, c);
+        draft_tag_key(w, d, c);
         return;
     }
     switch (kind_of(slot)) {
@@ -350,131 +351,6 @@ static void draft_data(struct world *w, struct client *c, struct draft *d)
     case KEY_LIST:
     case KEY_KINDS: draft_list(w, c, d, slot, shared); break;
     }
-}
-
-/* --- commands about the connection ------------------------------------- */
-
-static void draft_auth(struct world *w, struct client *c, struct draft *d)
-{
-    unsigned user = (unsigned)pick(w, 0, SERVER_USERS - 1);
-    bool wrong = chance(w, 1, 6);
-    (void)c;
-    add(d, "AUTH");
-    add(d, server_users[user]);
-    add(d, wrong ? "wrong" : server_passwords[user]);
-    d->record.expect = EXPECT_OK;
-    d->record.sets = SETS_USER;
-    d->record.next.user = (uint8_t)user;
-}
-
-static void draft_hello(struct world *w, struct draft *d)
-{
-    uint8_t resp = (uint8_t)pick(w, 2, 3);
-    bool known = chance(w, 9, 10);
-    add(d, "HELLO");
-    add_number(d, known ? resp : 4);
-    d->record.expect = EXPECT_HELLO;
-    d->record.sets = SETS_RESP;
-    d->record.next.resp = resp;
-    if (known && !w->settings.own_auth && chance(w, 1, 3)) {
-        unsigned user = (unsigned)pick(w, 0, SERVER_USERS - 1);
-        add(d, "AUTH");
-        add(d, server_users[user]);
-        add(d, server_passwords[user]);
-        d->record.sets |= SETS_USER;
-        d->record.next.user = (uint8_t)user;
-    }
-}
-
-static void draft_setname(struct draft *d)
-{
-    add(d, "CLIENT");
-    add(d, "SETNAME");
-    add(d, "app");
-    d->record.expect = EXPECT_OK;
-}
-
-static void draft_session(struct world *w, struct client *c, struct draft *d)
-{
-    d->record.class = CLASS_C;
-    switch (pick(w, 0, 6)) {
-    case 0:
-    case 1: {
-        uint8_t db = (uint8_t)(chance(w, 9, 10) ? pick(w, 0, 3) : SERVER_DBS);
-        add(d, "SELECT");
-        add_number(d, db);
-        d->record.expect = EXPECT_OK;
-        d->record.sets = SETS_DB;
-        d->record.next.db = db;
-        break;
-    }
-    case 2: draft_hello(w, d); break;
-    case 3:
-        if (w->settings.own_auth) {
-            draft_setname(d);
-        } else {
-            draft_auth(w, c, d);
-        }
-        break;
-    case 4: draft_setname(d); break;
-    case 5:
-        add(d, "CLIENT");
-        add(d, "ID");
-        d->record.class = CLASS_RN;
-        d->record.expect = EXPECT_INTEGER;
-        break;
-    default:
-        add(d, "PING");
-        d->record.class = CLASS_R;
-        d->record.expect = EXPECT_PONG;
-        break;
-    }
-}
-
-/* --- transactions ------------------------------------------------------ */
-
-static void draft_multi(struct world *w, struct client *c, struct draft *d)
-{
-    if (w->cluster == NULL && chance(w, 1, 4)) {
-        add(d, "WATCH");
-        add_key(w, d, c, 0, false);
-        d->record.class = CLASS_X;
-        d->record.expect = EXPECT_OK;
-        return;
-    }
-    add(d, "MULTI");
-    d->record.class = CLASS_X;
-    d->record.expect = EXPECT_OK;
-    c->block = ++w->next_block;
-    d->record.begins_block = true;
-    d->record.block = c->block;
-    c->block_first = (uint32_t)history_count(w->history);
-    c->block_left = (uint32_t)pick(w, 1, 5);
-}
-
-static void draft_block_end(struct world *w, struct client *c, struct draft *d)
-{
-    bool executes = chance(w, 5, 6);
-    add(d, executes ? "EXEC" : "DISCARD");
-    d->record.class = CLASS_X;
-    d->record.expect = EXPECT_BLOCK;
-    d->record.ends_block = true;
-    d->record.executes_block = executes;
-    d->record.block_first = c->block_first;
-    d->record.block = c->block;
-    c->block = 0;
-}
-
-static void draft_in_block(struct world *w, struct client *c, struct draft *d)
-{
-    if (c->block_left == 0) {
-        draft_block_end(w, c, d);
-        return;
-    }
-    c->block_left--;
-    draft_data(w, c, d);
-    d->record.expect = EXPECT_QUEUED;
-    d->record.block = c->block;
 }
 
 /* --- putting it into words --------------------------------------------- */
@@ -558,6 +434,12 @@ static bool commit(struct world *w, struct client *c, struct draft *d)
         return false;
     }
     parts_add(w, d, request);
+    if (d->record.is_watch && c->n_watches < WATCHES_MAX) {
+        c->watches[c->n_watches++] = request;
+    }
+    if (d->record.ends_block) {
+        block_at(w, d->record.block)->end = request;
+    }
     c->sent_bytes = d->record.end;
     c->made++;
     c->waiting[(c->first + c->n_waiting) % CLIENT_WINDOW] = request;
@@ -570,12 +452,17 @@ static void draft_one(struct world *w, struct client *c, struct draft *d)
 {
     const struct settings *s = &w->settings;
     *d = (struct draft){ 0 };
-    if (c->block != 0) {
+    if (c->login_due) {
+        c->login_due = false;
+        draft_login(d);
+    } else if (c->block != 0) {
         draft_in_block(w, c, d);
+    } else if (s->stateful && draft_stateful(w, c, d)) {
+        return;
     } else if (s->scans && chance(w, 1, c->scanning ? 4 : 20)) {
         draft_all_keys(w, c, d);
     } else if (s->transactions && chance(w, 1, 25)) {
-        draft_multi(w, c, d);
+        draft_transaction(w, c, d);
     } else if (s->sessions && chance(w, 1, 15)) {
         draft_session(w, c, d);
     } else if (chance(w, 1, 400)) {
@@ -608,12 +495,7 @@ void generate(struct world *w, struct client *c)
 void generate_login(struct world *w, struct client *c)
 {
     struct draft d = { 0 };
-    add(&d, "AUTH");
-    add(&d, server_users[0]);
-    add(&d, server_passwords[0]);
-    d.record.expect = EXPECT_OK;
-    d.record.class = CLASS_C;
-    d.record.sets = SETS_USER;
+    draft_login(&d);
     commit(w, c, &d);
     draft_fini(&d);
 }

@@ -6,30 +6,11 @@
 
 #include "tests/sim/client.h"
 #include "tests/sim/cluster_model.h"
+#include "tests/sim/history_parts.h"
 
 enum {
     KEY_MAPS = 1 << 14
 };
-
-/* What is known about one key of one client: the youngest request that was
- * executed on it, reads and writes apart. */
-struct key_order {
-    uint64_t name;                  /* 0: free place */
-    uint32_t last_write, last_read; /* 1 + index; 0: none */
-    bool disturbed;                 /* by a request whose outcome is unknown */
-};
-
-struct history {
-    struct request_record *records;
-    size_t n, cap;
-    uint64_t *names; /* open addressing: hash of the bytes */
-    uint32_t *requests;
-    size_t places; /* a power of two */
-    struct key_order *keys;
-    size_t n_keys, key_places;
-    uint64_t replays;
-};
-
 struct history *history_new(void)
 {
     struct history *h = must_alloc(sizeof *h);
@@ -61,8 +42,47 @@ static size_t place_of(const struct history *h, uint64_t name)
     return i;
 }
 
+/* Commands that may wait begin so; others are not looked at any further. */
+static bool may_wait(struct span words)
+{
+    size_t lines = 0;
+    size_t i = 0;
+    while (i < words.len && i < 12 && lines < 2) {
+        lines += words.data[i++] == '\n';
+    }
+    return i < words.len && (words.data[i] == 'B' || words.data[i] == 'X');
+}
+
+/* A request that waits may go out again with the time that is left, and an
+ * XREAD with the ids "$" stood for: what of it stays the same. */
+static uint64_t name_of_waiting(const struct model_command *m)
+{
+    size_t last = m->argc - 1;
+    size_t first_id = m->argc;
+    uint64_t name = m->argc;
+    for (size_t i = 0; i < m->argc && model_arg_is(m, 0, "XREAD"); i++) {
+        if (model_arg_is(m, i, "BLOCK")) {
+            last = i + 1;
+        } else if (model_arg_is(m, i, "STREAMS")) {
+            first_id = i + 1 + (m->argc - i - 1) / 2;
+        }
+    }
+    for (size_t i = 0; i < m->argc; i++) {
+        if (i != last && i < first_id) {
+            name = hash_bytes(name, m->arg[i].data, m->arg[i].len);
+        }
+    }
+    return name | 1;
+}
+
 static uint64_t name_of(struct span words)
 {
+    struct model_command m;
+    uint64_t timeout_us;
+    if (may_wait(words) && model_command_read(words, &m) == MODEL_DONE &&
+        model_blocks(&m, &timeout_us)) {
+        return name_of_waiting(&m);
+    }
     return hash_bytes(0, words.data, words.len) | 1;
 }
 
@@ -126,9 +146,7 @@ size_t history_count(const struct history *h)
 
 /* --- order of keys (I5) ------------------------------------------------ */
 
-static struct key_order *key_find(struct history *h,
-                                  uint64_t client,
-                                  uint32_t key)
+struct key_order *key_find(struct history *h, uint64_t client, uint32_t key)
 {
     uint64_t name = (client << 32 | key) * 0x9e3779b97f4a7c15u | 1;
     size_t i = (name >> 20) & (h->key_places - 1);
@@ -255,6 +273,15 @@ static void check_late(struct world *w, const struct request_record *r)
     }
 }
 
+/* Two runs of one request: all but the name, which a lane may lack. */
+static bool ledger_agrees(struct ledger a, struct ledger b)
+{
+    a.name = 0;
+    a.no_evict = b.no_evict;
+    a.no_touch = b.no_touch;
+    return ledger_fits(a, b);
+}
+
 /* The request of a client that a part belongs to, or itself. */
 static struct request_record *whole_of(struct world *w,
                                        struct request_record *r)
@@ -311,7 +338,8 @@ void history_executed(struct world *w,
 
     world_note(w, "executed", NULL, request, reply);
     history_served(w, r->client);
-    if (!doomed) {
+    bool effect = r->writes && !(r->class == CLASS_BN && reply_is_null(reply));
+    if (!doomed && (effect || !r->writes)) {
         check_late(w, r);
     }
     if (w->cluster != NULL && node_of(c)->replica) {
@@ -323,15 +351,16 @@ void history_executed(struct world *w,
     if (!whole_of(w, r)->arrived && r->answer != ANSWER_LOST) {
         world_violate(w, "I4: a request ran before it had arrived");
     }
-    if (r->executions > 0 && r->writes && !may_repeat(w, r->class)) {
+    r->effects += effect;
+    if (r->effects > 1 && effect && !may_repeat(w, r->class)) {
         world_violate(w,
                       "I1: request %" PRIu32 " of client %" PRIu64
                       ", class %s, ran %" PRIu32 " times",
                       r->index, r->client,
                       command_class_name((enum command_class)r->class),
-                      r->executions + 1);
+                      r->effects);
     }
-    if (r->executions > 0 && !ledger_equal(r->ledger, ledger)) {
+    if (r->executions > 0 && !ledger_agrees(r->ledger, ledger)) {
         world_violate(w,
                       "I8: two copies of a request ran in different sessions");
     }
@@ -360,6 +389,34 @@ void history_refused(struct world *w, uint32_t request, struct span reply)
         hash_bytes(0, reply.data, reply.len);
 }
 
+void history_waits(struct world *w, uint32_t request, uint64_t timeout_us)
+{
+    struct request_record *r = history_at(w->history, request);
+    world_note(w, "waits", NULL, request, (struct span){ 0 });
+    history_served(w, r->client);
+    if (r->waits_since_us == 0) {
+        r->waits_since_us = w->now_us;
+    }
+    uint64_t until_us = r->waits_since_us + r->wait_us + WAIT_SLACK_US;
+    bool for_ever = timeout_us == 0;
+    if (w->settings.stateful &&
+        (for_ever != (r->wait_us == 0) ||
+         (!for_ever && w->now_us + timeout_us > until_us))) {
+        world_violate(w,
+                      "I10: request %" PRIu32 " of client %" PRIu64
+                      " waits %" PRIu64 "us more, longer than it was told to",
+                      r->index, r->client, timeout_us);
+    }
+}
+
+bool history_taker_gone(struct world *w, uint32_t request)
+{
+    const struct request_record *r = history_at(w->history, request);
+    const struct link *l = w->link_of_client[r->client];
+    return r->answer == ANSWER_LOST && l != NULL && l->heard_turn > 0 &&
+           w->turn > l->heard_turn;
+}
+
 /* --- the engine's side ------------------------------------------------- */
 
 void history_attempt(struct world *w,
@@ -383,20 +440,26 @@ void history_attempt(struct world *w,
         c != NULL && whole_of(w, r)->arrived &&
         !whole_of(w, r)->behind_others &&
         (w->cluster == NULL || r->block == 0); /* MULTI went before it */
-    if (known && arrived_us < UINT64_MAX && w->now_us > turn_us + deadline_us) {
+    bool bound = r->waits_since_us == 0 && r->answer == ANSWER_NONE;
+    if (known && bound && arrived_us < UINT64_MAX &&
+        w->now_us > turn_us + deadline_us) {
         world_violate(w,
                       "I10: request %" PRIu32 " of client %" PRIu64
                       " was sent %" PRIu64 "us after it arrived",
                       r->index, r->client, w->now_us - arrived_us);
     }
+    /* A block goes out again as often as its connection is lost before EXEC. */
+    bool queued = r->expect == EXPECT_QUEUED && !r->settled;
+    w->state.rebuilt += queued && r->sent_whole > 0;
     int64_t replays = (int64_t)r->sent_whole - (int64_t)r->refusals;
-    if (w->upstream->retries >= 0 && replays > w->upstream->retries) {
+    if (w->upstream->retries >= 0 && replays > w->upstream->retries &&
+        !queued) {
         world_violate(w,
                       "I10: request %" PRIu32 " of client %" PRIu64
                       " was replayed more often than retries allows",
                       r->index, r->client);
     }
-    if (r->answer != ANSWER_NONE && r->answer != ANSWER_LOST) {
+    if (r->answer != ANSWER_NONE && r->answer != ANSWER_LOST && !queued) {
         world_violate(w, "I3: a request was sent after it was answered");
     }
 }
@@ -404,299 +467,6 @@ void history_attempt(struct world *w,
 void history_sent(struct world *w, uint32_t request)
 {
     history_at(w->history, request)->sent_whole++;
-}
-
-/* --- the client's side ------------------------------------------------- */
-
-static bool starts(struct span reply, const char *text)
-{
-    size_t n = strlen(text);
-    return reply.len >= n && memcmp(reply.data, text, n) == 0;
-}
-
-bool history_has_reply(const struct request_record *r, uint64_t hash)
-{
-    for (uint32_t i = 0; i < r->executions && i < HASHES_KEPT; i++) {
-        if (r->hashes[i] == hash) {
-            return true;
-        }
-    }
-    return false;
-}
-
-bool history_has_refusal(const struct request_record *r, uint64_t hash)
-{
-    for (uint32_t i = 0; i < r->refusals && i < REFUSALS_KEPT; i++) {
-        if (r->refusal_hashes[i] == hash) {
-            return true;
-        }
-    }
-    return false;
-}
-
-/* Whether every replay must answer what the first execution answered. */
-static bool is_replay_invisible(struct world *w, const struct request_record *r)
-{
-    if (!r->private_keys || r->at_replica > 0 ||
-        w->upstream->replay > REPLAY_IDEMPOTENT) {
-        return false;
-    }
-    for (unsigned i = 0; i < KEYS_PER_REQUEST; i++) {
-        if (r->keys[i] != NO_KEY &&
-            key_find(w->history, r->client, r->keys[i])->disturbed) {
-            return false;
-        }
-    }
-    return true;
-}
-
-static void answer_server(struct world *w,
-                          struct request_record *r,
-                          struct span reply,
-                          struct ledger session)
-{
-    uint64_t hash = hash_bytes(0, reply.data, reply.len);
-
-    if (!history_has_reply(r, hash)) {
-        bool refusal = history_has_refusal(r, hash);
-        if (refusal && r->executions == 0) {
-            r->answer = ANSWER_REFUSED;
-        } else if (refusal) {
-            world_violate(
-                w,
-                "I9: request %" PRIu32 " of client %" PRIu64
-                " ran, but its client was told that the server refused it",
-                r->index, r->client);
-        } else {
-            world_violate(w,
-                          "I3: request %" PRIu32 " of client %" PRIu64
-                          " got a reply that is not its own (%" PRIu32
-                          " executions)",
-                          r->index, r->client, r->executions);
-        }
-        return;
-    }
-    r->answer = ANSWER_REPLY;
-    if (r->overtaken) {
-        world_violate(
-            w,
-            "I5: request %" PRIu32 " of client %" PRIu64
-            " (#%td) ran for the first time after a later one on the same key",
-            r->index, r->client, r - w->history->records);
-    }
-    if (hash != r->hashes[0] && is_replay_invisible(w, r)) {
-        world_violate(w,
-                      "I6: the replay of request %" PRIu32 " of client %" PRIu64
-                      " shows",
-                      r->index, r->client);
-    }
-    if (!ledger_equal(r->ledger, session)) {
-        world_violate(w,
-                      "I8: request %" PRIu32 " of client %" PRIu64
-                      " ran as user %u db %u resp %u; its session says user %u "
-                      "db %u resp %u",
-                      r->index, r->client, r->ledger.user, r->ledger.db,
-                      r->ledger.resp, session.user, session.db, session.resp);
-    }
-}
-
-static bool fits(enum expect expect, struct span reply)
-{
-    switch (expect) {
-    case EXPECT_SERVER: return true;
-    case EXPECT_QUEUED: return starts(reply, "+QUEUED\r\n");
-    case EXPECT_OK: return starts(reply, "+OK\r\n");
-    case EXPECT_PONG: return starts(reply, "+PONG\r\n");
-    case EXPECT_HELLO: return starts(reply, "%") || starts(reply, "*");
-    case EXPECT_INTEGER: return starts(reply, ":");
-    case EXPECT_BLOCK:
-        return starts(reply, "*") || starts(reply, "_") ||
-               starts(reply, "+OK\r\n");
-    case EXPECT_ARRAY:
-    case EXPECT_SCAN: return starts(reply, "*");
-    case EXPECT_VALUES:
-    case EXPECT_ALL_OK:
-    case EXPECT_COUNT: break;
-    }
-    return false;
-}
-
-/* A later request on one of its keys has run already: it cannot be tried
- * again (redis.md §4 rule 6). */
-static bool is_behind(struct world *w, const struct request_record *r)
-{
-    for (unsigned i = 0; i < KEYS_PER_REQUEST; i++) {
-        if (r->keys[i] == NO_KEY) {
-            continue;
-        }
-        const struct key_order *k = key_find(w->history, r->client, r->keys[i]);
-        if (k->last_write > r->index + 1 || k->last_read > r->index + 1) {
-            return true;
-        }
-    }
-    return false;
-}
-
-/* Something that concerns all keys, or keys that are not told apart, was sent
- * behind r: to run r after it would change their order (redis.md §4 rule 6). */
-static bool all_keys_behind(const struct world *w,
-                            const struct request_record *r)
-{
-    for (size_t i = 0; i < w->history->n; i++) {
-        const struct request_record *q = &w->history->records[i];
-        bool later = q->client == r->client && q->index > r->index;
-        if (later && (!q->tracked || q->keys[0] == NO_KEY) &&
-            q->class != CLASS_C) {
-            return true;
-        }
-    }
-    return false;
-}
-
-static void answer_error(struct world *w,
-                         struct request_record *r,
-                         struct span reply)
-{
-    if (starts(reply, "-NOTAPPLIED")) {
-        r->answer = ANSWER_NOT_APPLIED;
-        r->passed_by = is_behind(w, r) || all_keys_behind(w, r);
-        if (r->executions > 0) {
-            world_violate(w,
-                          "I9: request %" PRIu32 " of client %" PRIu64
-                          " was answered NOTAPPLIED, but it ran",
-                          r->index, r->client);
-        }
-        return;
-    }
-    r->answer = ANSWER_UNKNOWN;
-    if (r->tracked && r->sent_whole == 0) {
-        world_violate(w,
-                      "I9: request %" PRIu32 " of client %" PRIu64
-                      " was never sent whole, but answered UNKNOWNOUTCOME",
-                      r->index, r->client);
-    }
-}
-
-void history_part_answered(struct world *w,
-                           uint32_t part,
-                           struct span reply,
-                           struct ledger session)
-{
-    struct request_record *r = history_at(w->history, part);
-    if (starts(reply, "-NOTAPPLIED") || starts(reply, "-UNKNOWNOUTCOME")) {
-        answer_error(w, r, reply);
-    } else {
-        answer_server(w, r, reply, session);
-    }
-}
-
-/* Where the keys are is not the client's business. */
-static void check_redirect_shown(struct world *w,
-                                 const struct request_record *r,
-                                 struct span reply)
-{
-    static const char *const passing[] = { "-TRYAGAIN ", "-CLUSTERDOWN ",
-                                           "-MASTERDOWN ", "-CROSSSLOT " };
-    if (starts(reply, "-MOVED") || starts(reply, "-ASK ")) {
-        world_violate(w,
-                      "I3: client %" PRIu64 " was shown a redirect for "
-                      "request %" PRIu32,
-                      r->client, r->index);
-    }
-    bool late = r->arrived_us < UINT64_MAX &&
-                w->now_us + w->upstream->backoff_cap_us >=
-                    r->arrived_us + w->upstream->deadline_us;
-    bool kept = r->size <= w->upstream->replay_bytes_max; /* to try again */
-    bool may = late || w->draining || is_behind(w, r) ||
-               all_keys_behind(w, r) || r->n_parts > 0 || !w->upstream->retry ||
-               !kept || w->settings.transactions || r->class == CLASS_BN ||
-               w->counts.hostile > 0;
-    for (size_t i = 0; i < sizeof passing / sizeof passing[0] && !may; i++) {
-        if (starts(reply, passing[i])) {
-            world_violate(w,
-                          "I3: client %" PRIu64 " was shown%s before the "
-                          "deadline of request %" PRIu32,
-                          r->client, passing[i], r->index);
-        }
-    }
-}
-
-void history_answered(struct world *w,
-                      uint32_t request,
-                      struct span reply,
-                      struct ledger session)
-{
-    struct request_record *r = history_at(w->history, request);
-    world_note(w, "answered", NULL, request, reply);
-    history_served(w, r->client);
-    bool refusal = starts(reply, "-") || starts(reply, "+QUEUED");
-    if (!r->arrived && !refusal) { /* a large one may be refused early */
-        world_violate(w, "I3: a reply came before its request had arrived");
-    }
-    if (w->cluster != NULL) {
-        check_redirect_shown(w, r, reply);
-    }
-    if (r->n_parts > 0) {
-        if (starts(reply, "-NOTAPPLIED") && all_keys_behind(w, r)) {
-            for (uint32_t i = 0; i <= r->n_parts; i++) {
-                history_at(w->history, request + i)->passed_by = true;
-            }
-        }
-        split_answered(w, request, reply, session);
-    } else if (starts(reply, "-NOTAPPLIED") ||
-               starts(reply, "-UNKNOWNOUTCOME")) {
-        answer_error(w, r, reply);
-    } else if (r->tracked && r->expect == EXPECT_SERVER) {
-        answer_server(w, r, reply, session);
-    } else if (fits((enum expect)r->expect, reply)) {
-        r->answer = ANSWER_REPLY;
-    } else if (starts(reply, "-")) {
-        r->answer = ANSWER_REFUSED;
-    } else {
-        world_violate(w,
-                      "I3: request %" PRIu32 " of client %" PRIu64
-                      " got a reply of another kind",
-                      r->index, r->client);
-    }
-}
-
-void history_lost(struct world *w, uint32_t request)
-{
-    struct request_record *r = history_at(w->history, request);
-    r->answer = ANSWER_LOST;
-    for (uint32_t i = 1; i <= r->n_parts; i++) {
-        history_at(w->history, request + i)->answer = ANSWER_LOST;
-    }
-}
-
-void history_block(struct world *w,
-                   uint32_t request,
-                   enum answer answer,
-                   bool done)
-{
-    struct request_record *r = history_at(w->history, request);
-    bool queued = r->answer == ANSWER_REPLY;
-    if (answer == ANSWER_REPLY && done && queued && r->executions == 0) {
-        world_violate(w,
-                      "I9: EXEC was answered, but request %" PRIu32
-                      " of client %" PRIu64 " did not run",
-                      r->index, r->client);
-    }
-    if (answer == ANSWER_REPLY && !done && r->executions > 0) {
-        world_violate(w,
-                      "I9: EXEC was refused, but request %" PRIu32
-                      " of client %" PRIu64 " ran",
-                      r->index, r->client);
-    }
-    if (answer == ANSWER_NOT_APPLIED && r->executions > 0) {
-        world_violate(w,
-                      "I9: EXEC was answered NOTAPPLIED, but request %" PRIu32
-                      " of client %" PRIu64 " ran",
-                      r->index, r->client);
-    }
-    r->settled = true;
-    r->answer =
-        (uint8_t)(answer == ANSWER_REPLY && !done ? ANSWER_DISCARDED : answer);
 }
 
 /* --- the end ----------------------------------------------------------- */
@@ -729,6 +499,8 @@ void history_sum(struct world *w, struct run_result *o)
     o->replays = h->replays;
     o->cluster = w->cluster != NULL;
     o->counts = w->counts;
+    o->stateful = w->settings.stateful;
+    o->state = w->state;
     for (size_t i = 0; i < h->n; i++) {
         const struct request_record *r = &h->records[i];
         o->counts.lost += r->answer == ANSWER_REPLY && r->writes &&

@@ -24,8 +24,12 @@ enum expect {
     EXPECT_PONG,
     EXPECT_HELLO, /* a map or an array */
     EXPECT_INTEGER,
-    EXPECT_BLOCK, /* of EXEC, DISCARD: an array, null, +OK or an error */
-    EXPECT_ARRAY, /* of KEYS */
+    EXPECT_NAME, /* of CLIENT GETNAME */
+    EXPECT_RESET,
+    EXPECT_CONFIRM, /* of SUBSCRIBE and the like, one for each channel */
+    EXPECT_ANY,     /* what the server says of a wrong order */
+    EXPECT_BLOCK,   /* of EXEC, DISCARD: an array, null, +OK or an error */
+    EXPECT_ARRAY,   /* of KEYS */
     EXPECT_SCAN,
     /* merged from the replies to its parts */
     EXPECT_VALUES, /* MGET */
@@ -36,7 +40,17 @@ enum expect {
 enum sets {
     SETS_DB = 1,
     SETS_USER = 2,
-    SETS_RESP = 4
+    SETS_RESP = 4,
+    SETS_NAME = 8,
+    SETS_NO_EVICT = 16,
+    SETS_NO_TOUCH = 32,
+    SETS_TRACKING = 64,
+};
+
+enum hint {
+    HINT_OFF,
+    HINT_ON,
+    HINT_EITHER /* RESET leaves it to the version of the server */
 };
 
 /* What lives in a client's connection. */
@@ -44,11 +58,24 @@ struct ledger {
     uint8_t db;
     uint8_t user; /* index into server_users */
     uint8_t resp;
+    uint8_t no_evict, no_touch; /* enum hint */
+    bool tracking;
+    bool subscribed;
+    uint32_t name; /* a hash; 0: none, or a lane's own */
 };
 
-static inline bool ledger_equal(struct ledger a, struct ledger b)
+/* Whether what ran at a server ran as this client's. A lane that others share
+ * has a name of its own, and one that is subscribed may not be the one that
+ * commands go over. */
+static inline bool ledger_fits(struct ledger ran, struct ledger client)
 {
-    return a.db == b.db && a.user == b.user && a.resp == b.resp;
+    bool evict =
+        client.no_evict == HINT_EITHER || ran.no_evict == client.no_evict;
+    bool touch =
+        client.no_touch == HINT_EITHER || ran.no_touch == client.no_touch;
+    return ran.db == client.db && ran.user == client.user &&
+           ran.resp == client.resp && ran.tracking == client.tracking &&
+           evict && touch && (ran.name == 0 || ran.name == client.name);
 }
 
 enum answer {
@@ -84,6 +111,14 @@ struct request_record {
     uint64_t size;       /* bytes of it there; of a part: of the whole */
     uint64_t arrived_us; /* UINT64_MAX: it may still wait at pipeline_max */
     uint32_t executions;
+    uint32_t effects; /* of these, what changed something */
+    uint64_t wait_us; /* how long it may wait at the server; 0: for ever */
+    uint64_t waits_since_us; /* it waits there; 0: not yet */
+    bool is_watch;
+    uint8_t channels; /* of (UN)SUBSCRIBE: a set; 0: all of them */
+    uint8_t sub_kind; /* enum sub_kind */
+    bool unsubscribes;
+    bool caches;         /* a read of a whole value that others may change */
     uint32_t sent_whole; /* copies whose last byte a kernel took */
     uint32_t refusals;   /* copies the server answered as not applied */
     uint64_t hashes[HASHES_KEPT];           /* of the replies, a ring */
@@ -124,6 +159,12 @@ void history_executed(struct world *w,
                       struct span reply);
 /* What it did is lost: a failover took place. */
 void history_lose(struct world *w, uint32_t request);
+/* It waits at a server, for so long yet; 0: for ever. */
+void history_waits(struct world *w, uint32_t request, uint64_t timeout_us);
+/* Whether the engine has known for a while that its client is gone. */
+bool history_taker_gone(struct world *w, uint32_t request);
+/* Whether every replay must answer what the first execution answered. */
+bool history_hides_replay(struct world *w, const struct request_record *r);
 /* The server has answered that client, whatever it was. */
 void history_served(struct world *w, uint64_t client);
 /* The server answered that it did not. */
@@ -140,11 +181,6 @@ void history_answered(struct world *w,
                       struct ledger session);
 /* Its client is gone. */
 void history_lost(struct world *w, uint32_t request);
-/* EXEC was answered: what that says about a request of its block. */
-void history_block(struct world *w,
-                   uint32_t request,
-                   enum answer answer,
-                   bool done);
 /* At the end of a run. */
 void history_end(struct world *w);
 void history_sum(struct world *w, struct run_result *o);

@@ -56,6 +56,7 @@ void link_free(struct link *l)
     bytes_fini(&l->in.data);
     bytes_fini(&l->said);
     free(l->marks);
+    free(l->news);
     free(l);
 }
 
@@ -315,6 +316,7 @@ static void engine_hears_end(struct world *w, struct link *l)
 {
     l->engine_open = false;
     l->closed_turn = w->turn + 1;
+    l->heard_turn = l->heard_turn > 0 ? l->heard_turn : l->closed_turn;
 }
 
 static void draw_cuts(struct world *w, struct link *l)
@@ -483,6 +485,7 @@ static void arrive_in(struct world *w, struct link *l)
     } else if (p->fin && l->engine_open && !l->closing) {
         p->fin = false;
         world_note(w, "ended", l, 0, (struct span){ 0 });
+        l->heard_turn = w->turn + 1;
         world_step(w, (struct event){ .type = EVENT_ENDED, .conn = l->id });
     }
 }

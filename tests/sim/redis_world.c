@@ -6,11 +6,13 @@
 
 #include "tests/sim/client.h"
 #include "tests/sim/cluster_model.h"
+#include "tests/sim/outside.h"
 #include "tests/sim/server.h"
 
 enum {
     PHASE_MAX_US = 900000000, /* of virtual time for phase 1 */
     BLOCKED_MAX_US = 3000000, /* what a BLPOP may add */
+    REST_US = 1000000,        /* until the last push has arrived */
     PROBES = 8,               /* requests per client when all is well again */
     MEMORY_MAX = 256 * 1024 * 1024,
 };
@@ -76,6 +78,7 @@ static void wake(struct world *w, const struct sleeper *s)
     case WAKE_CONTINUE: server_continue(w, s->who, s->number); break;
     case WAKE_RESTART: server_restart(w, s->who); break;
     case WAKE_UNBLOCK: server_unblock(w, s->who, s->number); break;
+    case WAKE_OUTSIDE: outside_act(w); break;
     case WAKE_CLUSTER: cluster_wake(w, s->who, s->number); break;
     default: abort();
     }
@@ -123,11 +126,24 @@ static void heal(struct world *w)
     }
 }
 
+/* Where clients keep all private lanes there are, each request that needs one
+ * may wait its time, one after the other. */
+static uint64_t turns_us(const struct world *w)
+{
+    uint64_t most = 0;
+    for (unsigned i = 0; i < w->n_clients; i++) {
+        uint64_t n = w->clients[i]->n_waiting;
+        most = n > most ? n : most;
+    }
+    bool scarce = w->upstream->private_lanes_max < w->settings.clients;
+    return scarce ? most * w->upstream->deadline_us : 0;
+}
+
 /* All is well again: everything open is answered in time. */
 static void phase_liveness(struct world *w)
 {
     uint64_t grace_us = w->upstream->deadline_us + 1000000 + BLOCKED_MAX_US +
-                        20 * w->settings.latency_us;
+                        20 * w->settings.latency_us + turns_us(w);
     w->finished = true;
     world_heal(w);
     while (!everybody_idle(w) && world_turn(w, w->healed_us + grace_us)) {
@@ -174,7 +190,8 @@ static void phase_probe(struct world *w)
     while (w->sent < w->settings.requests && world_turn(w, until_us)) {
     }
     w->finished = true;
-    while (!everybody_idle(w) && world_turn(w, until_us + BLOCKED_MAX_US)) {
+    until_us += BLOCKED_MAX_US + turns_us(w);
+    while (!everybody_idle(w) && world_turn(w, until_us)) {
     }
     if (!everybody_idle(w)) {
         note_waiting(w);
@@ -225,6 +242,13 @@ static void check_rest(struct world *w)
                       u.requests_in_flight, u.requests_held);
     }
     check_limits(w);
+    if (w->settings.stateful && !w->draining) {
+        uint64_t until_us = w->now_us + REST_US + 20 * w->settings.latency_us;
+        w->at_rest = true; /* nobody changes anything any more */
+        while (world_turn(w, until_us)) {
+        }
+        rest_check(w);
+    }
 }
 
 static bool load_config(struct world *w)
@@ -271,6 +295,7 @@ static void begin(struct world *w)
     for (unsigned i = 0; i < w->n_clients; i++) {
         w->clients[i] = client_new(w, i);
     }
+    outside_begin(w);
 }
 
 static void lose_the_rest(struct world *w)
@@ -305,6 +330,8 @@ static void close(struct world *w)
     }
     free(w->clients);
     free(w->retired);
+    free(w->multis);
+    free(w->link_of_client);
     if (w->cluster == NULL) {
         server_free(w->server);
     }
@@ -418,6 +445,7 @@ static void arrives(struct world *w, struct link *l, size_t n)
     if (l->client != NULL) {
         client_arrived(w, l->client, n);
     }
+    news_arrive(w, l);
 }
 
 static void dropped(struct link *l)

@@ -174,3 +174,52 @@ int64_t model_arg_number(const struct model_command *c,
     }
     return text[0] == '-' ? -value : value;
 }
+
+uint64_t model_seconds(struct span text)
+{
+    uint64_t us = 0;
+    uint64_t unit = 0; /* of the last digit; 0: in front of the dot */
+    for (size_t i = 0; i < text.len; i++) {
+        if (text.data[i] == '.' && unit == 0) {
+            unit = 1000000;
+        } else if (text.data[i] < '0' || text.data[i] > '9') {
+            return 0;
+        } else if (unit == 0) {
+            us = us * 10 + (uint64_t)(text.data[i] - '0') * 1000000;
+        } else {
+            unit /= 10;
+            us += (uint64_t)(text.data[i] - '0') * unit;
+            unit += unit == 0; /* digits beyond: as if they were 0 */
+        }
+    }
+    return us;
+}
+
+size_t model_parts(struct span reply, struct span *part, size_t max)
+{
+    size_t at = 0;
+    uint8_t type;
+    int64_t n;
+    if (head_read(reply, &at, &type, &n) != MODEL_DONE || n < 1 ||
+        (size_t)n > max || (type != '*' && type != '>')) {
+        return 0;
+    }
+    for (int64_t i = 0; i < n; i++) {
+        size_t begin = at + 1;
+        int64_t size;
+        if (at >= reply.len ||
+            head_read(reply, &at, &type, &size) != MODEL_DONE) {
+            return 0;
+        }
+        part[i] = (struct span){ reply.data + begin, at - 2 - begin };
+        if (type == '_' || (type == '$' && size < 0)) {
+            part[i] = (struct span){ 0 };
+        } else if (type == '$') {
+            part[i] = (struct span){ reply.data + at, (size_t)size };
+            at += (size_t)size + 2;
+        } else if (type != ':' && type != '+') {
+            return 0;
+        }
+    }
+    return (size_t)n;
+}

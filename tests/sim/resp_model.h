@@ -44,5 +44,11 @@ bool model_arg_is(const struct model_command *c, size_t i, const char *word);
 int64_t model_arg_number(const struct model_command *c,
                          size_t i,
                          int64_t fallback);
+/* "0.25" as microseconds; 0 when it is no such number. */
+uint64_t model_seconds(struct span text);
+
+/* A reply or push that is an array of texts and numbers: its parts, without
+ * their types. Nulls have no data. Returns how many, 0: it is no such thing. */
+size_t model_parts(struct span reply, struct span *part, size_t max);
 
 #endif

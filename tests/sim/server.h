@@ -9,13 +9,38 @@
 enum {
     SERVER_DBS = 16,
     SERVER_USERS = 3,
-    QUEUED_MAX = 32,
-    WATCHED_MAX = 4
+    QUEUED_MAX = 64,
+    WATCHED_MAX = 16,
+    NAME_MAX = 40
 };
 
 /* Index 0 is the user default. */
 extern const char *const server_users[SERVER_USERS];
 extern const char *const server_passwords[SERVER_USERS];
+
+struct watched {
+    struct value *value; /* borrowed */
+    uint64_t version;
+    uint32_t request; /* the WATCH, or NO_REQUEST */
+};
+
+enum sub_kind {
+    SUB_CHANNEL,
+    SUB_PATTERN,
+    SUB_SHARD,
+    SUB_KINDS
+};
+
+struct subscription {
+    enum sub_kind kind;
+    char name[NAME_MAX];
+};
+
+/* A key that a connection with CLIENT TRACKING has read. */
+struct tracked_key {
+    struct value *value; /* borrowed */
+    uint64_t version;
+};
 
 /* One connection as the server sees it. */
 struct session {
@@ -31,14 +56,16 @@ struct session {
     bool in_multi, multi_failed, close_after;
     struct bytes queued; /* commands, one behind the other */
     unsigned n_queued;
-    bool watching, watch_broken;
-    struct value *watched[WATCHED_MAX];
-    uint64_t watched_version[WATCHED_MAX];
+    struct watched watched[WATCHED_MAX];
     unsigned n_watched;
+    struct subscription *subs; /* owned, in the order they were made */
+    size_t n_subs, subs_cap;
+    struct tracked_key *tracked; /* owned */
+    size_t n_tracked, tracked_cap;
+    char name[NAME_MAX];
     bool blocked;
-    uint64_t blocked_turn; /* which BLPOP the wake is for */
+    uint64_t blocked_turn; /* which wait the wake is for; the older the lower */
     uint32_t blocked_request;
-    struct value *blocked_on;
     struct bytes blocked_words; /* the command it waits with */
     bool readonly, asking;      /* of a cluster */
     uint64_t last_client;       /* whose request it served last; 0: nobody's */
@@ -70,11 +97,14 @@ void server_readonly(struct world *w, struct server *s, uint64_t us);
 void server_kick(struct world *w, struct server *s);
 void server_unblock(struct world *w, struct session *c, uint64_t turn);
 /* Every command that waits there ends with that error; slot: of keys of that
- * slot only, or -1. */
+ * slot only, or -1. UNBLOCKED also ends the connection. */
 void server_force_unblock(struct world *w,
                           struct server *s,
                           int slot,
                           const char *error);
+/* What others did to the data directly may serve who waits, and concern who
+ * reads along. */
+void server_changed(struct world *w, struct server *s);
 void server_deny_fence(struct server *s, bool deny);
 void server_heal(struct world *w, struct server *s);
 

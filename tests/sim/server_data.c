@@ -3,22 +3,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
-enum {
-    KIND_NONE,
-    KIND_STRING,
-    KIND_LIST
-};
-
-struct value {
-    struct value *next;
-    struct bytes key;
-    uint64_t version;
-    uint8_t db;
-    uint8_t kind;
-    struct bytes text;   /* of a string */
-    struct bytes *items; /* of a list; owned */
-    size_t n_items, items_cap, items_at;
-};
+#include "tests/sim/value.h"
 
 enum {
     BUCKETS = 1 << 12
@@ -33,7 +18,7 @@ struct data *data_new(void)
     return must_alloc(sizeof(struct data));
 }
 
-static void value_clear(struct value *v)
+void value_clear(struct value *v)
 {
     for (size_t i = v->items_at; i < v->n_items; i++) {
         bytes_fini(&v->items[i]);
@@ -45,7 +30,7 @@ static void value_clear(struct value *v)
     v->version++;
 }
 
-static void item_add(struct value *v, struct span text)
+void item_add(struct value *v, struct span text)
 {
     if (v->n_items == v->items_cap) {
         v->items_cap = v->items_cap * 2 + 8;
@@ -142,26 +127,26 @@ void data_dump(const struct value *v, struct bytes *commands)
         model_command_add(commands, set, 3);
     }
     for (size_t i = v->items_at; i < v->n_items; i++) {
-        struct span push[] = { span_of("RPUSH"), key,
-                               bytes_span(&v->items[i]) };
-        model_command_add(commands, push, 3);
+        struct span item = bytes_span(&v->items[i]);
+        if (v->kind == KIND_LIST) {
+            struct span push[] = { span_of("RPUSH"), key, item };
+            model_command_add(commands, push, 3);
+        } else if (v->kind == KIND_ZSET) {
+            struct span add[] = { span_of("ZADD"),
+                                  key,
+                                  { item.data, SCORE_DIGITS },
+                                  { item.data + SCORE_DIGITS,
+                                    item.len - SCORE_DIGITS } };
+            model_command_add(commands, add, 4);
+        } else {
+            struct span add[] = { span_of("XADD"), key, span_of("*"),
+                                  span_of("f"), item };
+            model_command_add(commands, add, 5);
+        }
     }
 }
 
 /* --- one call ---------------------------------------------------------- */
-
-struct call {
-    struct data *data;
-    uint8_t db;
-    int resp;
-    const struct model_command *m;
-    struct bytes *out;
-};
-
-static struct value *key_of(struct call *c, size_t i)
-{
-    return data_at(c->data, c->db, c->m->arg[i]);
-}
 
 static void string_put(struct value *v, struct span text)
 {
@@ -179,12 +164,12 @@ static void string_say(struct call *c, const struct value *v)
     }
 }
 
-static void ok(struct call *c)
+void call_ok(struct call *c)
 {
     bytes_add_text(c->out, "+OK\r\n");
 }
 
-static void number(struct call *c, int64_t n)
+void call_number(struct call *c, int64_t n)
 {
     bytes_printf(c->out, ":%" PRId64 "\r\n", n);
 }
@@ -204,13 +189,13 @@ static void on_set(struct call *c)
         }
     }
     string_put(v, c->m->arg[2]);
-    ok(c);
+    call_ok(c);
 }
 
 static void on_setex(struct call *c)
 {
     string_put(key_of(c, 1), c->m->arg[3]);
-    ok(c);
+    call_ok(c);
 }
 
 static void on_setnx(struct call *c)
@@ -220,7 +205,7 @@ static void on_setnx(struct call *c)
     if (fresh) {
         string_put(v, c->m->arg[2]);
     }
-    number(c, fresh);
+    call_number(c, fresh);
 }
 
 static void on_getset(struct call *c)
@@ -236,7 +221,7 @@ static void on_append(struct call *c)
     v->kind = KIND_STRING;
     v->version++;
     bytes_add(&v->text, c->m->arg[2].data, c->m->arg[2].len);
-    number(c, (int64_t)v->text.size);
+    call_number(c, (int64_t)v->text.size);
 }
 
 static void on_get(struct call *c)
@@ -246,7 +231,7 @@ static void on_get(struct call *c)
 
 static void on_strlen(struct call *c)
 {
-    number(c, (int64_t)key_of(c, 1)->text.size);
+    call_number(c, (int64_t)key_of(c, 1)->text.size);
 }
 
 static void on_getrange(struct call *c)
@@ -274,7 +259,7 @@ static void on_mset(struct call *c)
     for (size_t i = 1; i + 1 < c->m->argc; i += 2) {
         string_put(key_of(c, i), c->m->arg[i + 1]);
     }
-    ok(c);
+    call_ok(c);
 }
 
 static void on_exists(struct call *c)
@@ -283,7 +268,7 @@ static void on_exists(struct call *c)
     for (size_t i = 1; i < c->m->argc; i++) {
         n += key_of(c, i)->kind != KIND_NONE;
     }
-    number(c, n);
+    call_number(c, n);
 }
 
 static void on_del(struct call *c)
@@ -294,14 +279,14 @@ static void on_del(struct call *c)
         n += v->kind != KIND_NONE;
         value_clear(v);
     }
-    number(c, n);
+    call_number(c, n);
 }
 
 static void on_expire(struct call *c)
 {
     struct value *v = key_of(c, 1); /* never runs out here */
     v->version++;
-    number(c, v->kind != KIND_NONE);
+    call_number(c, v->kind != KIND_NONE);
 }
 
 static void on_incr(struct call *c)
@@ -313,63 +298,7 @@ static void on_incr(struct call *c)
     bytes_printf(&written, "%" PRId64, n);
     string_put(v, bytes_span(&written));
     bytes_fini(&written);
-    number(c, n);
-}
-
-static void on_rpush(struct call *c)
-{
-    struct value *v = key_of(c, 1);
-    v->kind = KIND_LIST;
-    v->version++;
-    for (size_t i = 2; i < c->m->argc; i++) {
-        item_add(v, c->m->arg[i]);
-    }
-    number(c, (int64_t)(v->n_items - v->items_at));
-}
-
-static void on_lrange(struct call *c)
-{
-    struct value *v = key_of(c, 1);
-    bytes_printf(c->out, "*%zu\r\n", v->n_items - v->items_at);
-    for (size_t i = v->items_at; i < v->n_items; i++) {
-        model_bulk_add(c->out, bytes_span(&v->items[i]));
-    }
-}
-
-static void on_ltrim(struct call *c)
-{
-    key_of(c, 1)->version++; /* only ever "keep everything" */
-    ok(c);
-}
-
-static void on_llen(struct call *c)
-{
-    struct value *v = key_of(c, 1);
-    number(c, (int64_t)(v->n_items - v->items_at));
-}
-
-bool data_pop(struct value *v, struct bytes *out)
-{
-    if (v->items_at == v->n_items) {
-        return false;
-    }
-    struct bytes *item = &v->items[v->items_at++];
-    bytes_add_text(out, "*2\r\n");
-    model_bulk_add(out, bytes_span(&v->key));
-    model_bulk_add(out, bytes_span(item));
-    bytes_fini(item);
-    v->version++;
-    if (v->items_at == v->n_items) {
-        value_clear(v);
-    }
-    return true;
-}
-
-static void on_blpop(struct call *c)
-{
-    if (!data_pop(key_of(c, 1), c->out)) {
-        model_null_array_add(c->out, c->resp);
-    }
+    call_number(c, n);
 }
 
 static void on_echo(struct call *c)
@@ -392,9 +321,12 @@ static const struct {
     { "EXPIRE", 3, true, on_expire },  { "INCR", 2, true, on_incr },
     { "INCRBY", 3, true, on_incr },    { "RPUSH", 3, true, on_rpush },
     { "LRANGE", 4, false, on_lrange }, { "LTRIM", 4, true, on_ltrim },
-    { "LLEN", 2, false, on_llen },     { "BLPOP", 3, true, on_blpop },
+    { "LLEN", 2, false, on_llen },     { "BLPOP", 3, true, on_pop },
     { "ECHO", 2, false, on_echo },     { "UNLINK", 2, true, on_del },
-    { "TOUCH", 2, false, on_exists },
+    { "TOUCH", 2, false, on_exists },  { "BRPOP", 3, true, on_pop },
+    { "BLMOVE", 6, true, on_blmove },  { "BZPOPMIN", 3, true, on_pop },
+    { "ZADD", 4, true, on_zadd },      { "XADD", 5, true, on_xadd },
+    { "XREAD", 4, false, on_xread },
 };
 
 enum {
@@ -418,6 +350,37 @@ bool data_writes(const struct model_command *m)
     return i < COMMANDS && commands[i].writes;
 }
 
+bool data_knows(const struct model_command *m)
+{
+    return command_index(m) < COMMANDS;
+}
+
+void data_unknown(const struct model_command *m, struct bytes *out)
+{
+    for (size_t i = 0; i < COMMANDS; i++) {
+        if (model_arg_is(m, 0, commands[i].name)) {
+            bytes_printf(out,
+                         "-ERR wrong number of arguments for '%s' command\r\n",
+                         commands[i].name);
+            return;
+        }
+    }
+    bytes_printf(out,
+                 "-ERR unknown command '%.*s', with args beginning with: \r\n",
+                 (int)(m->arg[0].len < 100 ? m->arg[0].len : 100),
+                 (const char *)m->arg[0].data);
+}
+
+struct span data_text(const struct value *v)
+{
+    return bytes_span(&v->text);
+}
+
+size_t data_length(const struct value *v)
+{
+    return v->n_items - v->items_at;
+}
+
 void data_command(struct data *d,
                   struct ledger ledger,
                   const struct model_command *m,
@@ -430,17 +393,6 @@ void data_command(struct data *d,
     if (i < COMMANDS) {
         commands[i].run(&call);
     } else {
-        bytes_printf(
-            out, "-ERR unknown command '%.*s', with args beginning with: \r\n",
-            (int)(m->arg[0].len < 100 ? m->arg[0].len : 100),
-            (const char *)m->arg[0].data);
+        data_unknown(m, out);
     }
-}
-
-bool data_blpop_waits(struct data *d,
-                      struct ledger ledger,
-                      const struct model_command *m)
-{
-    struct value *v = data_at(d, ledger.db, m->arg[1]);
-    return v->items_at == v->n_items;
 }

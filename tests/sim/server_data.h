@@ -12,10 +12,12 @@ struct server {
     bool stopped;
     bool password;   /* clients must authenticate */
     bool deny_fence; /* CLIENT KILL is not permitted */
+    bool newer;      /* 7.2, else 7.0 */
     uint64_t stops;
     uint64_t loading_until, readonly_until;
     uint64_t next_id;
     unsigned n_blocked;
+    uint64_t waits;           /* commands that had to wait, so far */
     struct session *sessions; /* owned, all of the run */
     struct data *data;        /* owned */
 };
@@ -43,11 +45,26 @@ void data_command(struct data *d,
                   struct ledger ledger,
                   const struct model_command *m,
                   struct bytes *out);
-/* Whether a BLPOP finds nothing and must wait. */
-bool data_blpop_waits(struct data *d,
-                      struct ledger ledger,
-                      const struct model_command *m);
-/* Answer a waiting BLPOP from its list; false when the list is empty. */
-bool data_pop(struct value *v, struct bytes *out);
+/* Whether it is a command of data, with arguments enough. */
+bool data_knows(const struct model_command *m);
+/* What is said of any other. */
+void data_unknown(const struct model_command *m, struct bytes *out);
+/* What a string holds; empty for anything else. */
+struct span data_text(const struct value *v);
+/* How many items a list, sorted set or stream has. */
+size_t data_length(const struct value *v);
+
+/* server_queues.c: whether the command may wait, and how long; 0: for ever. */
+bool model_blocks(const struct model_command *m, uint64_t *timeout_us);
+/* Whether such a command finds nothing. */
+bool data_waits(struct data *d,
+                struct ledger ledger,
+                const struct model_command *m);
+/* Append the command as it is remembered while it waits: of an XREAD, "$" is
+ * what comes after this moment. */
+void data_freeze(struct data *d,
+                 struct ledger ledger,
+                 const struct model_command *m,
+                 struct bytes *words);
 
 #endif

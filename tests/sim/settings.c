@@ -239,6 +239,12 @@ void settings_draw(struct world *w, const struct run_options *options)
     if (options->cluster) {
         draw_cluster(w, options);
     }
+    if (options->stateful) {
+        w->settings.stateful = true;
+        w->settings.frozen_ids = true;
+        w->settings.habits = options->habits;
+        w->settings.newer = chance(w, 1, 3);
+    }
 }
 
 void settings_free(struct settings *s)

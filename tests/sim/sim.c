@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "tests/sim/world.h"
+#include "tests/sim/client.h"
 
 enum {
     REQUESTS_DEFAULT = 1000,
@@ -20,8 +20,8 @@ struct arguments {
     uint64_t from, to;
     uint64_t requests;
     uint64_t total; /* stop after so many requests; 0: after the last seed */
-    uint32_t faults;
-    bool trace, quiet, twice;
+    uint32_t faults, habits;
+    bool trace, quiet, twice, stateful;
     enum {
         SINGLES, /* the default until the core keeps I5 in a cluster */
         CLUSTERS,
@@ -32,22 +32,37 @@ struct arguments {
 
 static void usage(void)
 {
-    fprintf(stderr,
-            "usage: sim [--seeds COUNT | --seeds FROM-TO | --seed N] "
-            "[--requests N] [--total N]\n"
-            "           [--faults NAME,NAME...|none] [--trace] "
-            "[--quiet] [--twice] [--single | --cluster | --grpc | --mixed]\n"
-            "faults:");
+    fprintf(
+        stderr,
+        "usage: sim [--seeds COUNT | --seeds FROM-TO | --seed N] "
+        "[--requests N] [--total N]\n"
+        "           [--faults NAME,NAME...|none] [--habits NAME,...] [--trace] "
+        "[--quiet] [--twice] [--stateful] [--single | --cluster | "
+        "--grpc | --mixed]\n"
+        "faults:");
     for (int i = 0; i < FAULT_COUNT; i++) {
         fprintf(stderr, " %s", fault_name((enum fault)i));
+    }
+    fprintf(stderr, "\nhabits of --stateful clients:");
+    for (unsigned i = 0; i < HABITS; i++) {
+        fprintf(stderr, " %s", habit_name(i));
     }
     fputc('\n', stderr);
 }
 
-static bool faults_read(const char *text, uint32_t *faults)
+static const char *fault_at(unsigned i)
+{
+    return fault_name((enum fault)i);
+}
+
+/* Names, or "none", as a set. */
+static bool names_read(const char *text,
+                       const char *(*name_of)(unsigned i),
+                       unsigned count,
+                       uint32_t *set)
 {
     char name[32];
-    *faults = 0;
+    *set = 0;
     if (strcmp(text, "none") == 0) {
         return true;
     }
@@ -55,9 +70,9 @@ static bool faults_read(const char *text, uint32_t *faults)
         size_t n = strcspn(text, ",");
         bool found = false;
         snprintf(name, sizeof name, "%.*s", (int)(n < 31 ? n : 31), text);
-        for (unsigned i = 0; i < FAULT_COUNT; i++) {
-            if (strcmp(name, fault_name((enum fault)i)) == 0) {
-                *faults |= 1u << i;
+        for (unsigned i = 0; i < count; i++) {
+            if (strcmp(name, name_of(i)) == 0) {
+                *set |= 1u << i;
                 found = true;
             }
         }
@@ -89,12 +104,16 @@ static bool arguments_read(int argc, char **argv, struct arguments *a)
                              .to = 100,
                              .requests = REQUESTS_DEFAULT,
                              .kind = MIXED,
-                             .faults = UINT32_MAX };
+                             .faults = UINT32_MAX,
+                             .habits = HABITS_ALL };
     for (int i = 1; i < argc; i++) {
         const char *value = i + 1 < argc ? argv[i + 1] : "";
         bool good = true;
         if (strcmp(argv[i], "--trace") == 0) {
             a->trace = true;
+            continue;
+        } else if (strcmp(argv[i], "--stateful") == 0) {
+            a->stateful = true;
             continue;
         } else if (strcmp(argv[i], "--quiet") == 0) {
             a->quiet = true;
@@ -122,7 +141,9 @@ static bool arguments_read(int argc, char **argv, struct arguments *a)
         } else if (strcmp(argv[i], "--total") == 0) {
             a->total = strtoull(value, NULL, 10);
         } else if (strcmp(argv[i], "--faults") == 0) {
-            good = faults_read(value, &a->faults);
+            good = names_read(value, fault_at, FAULT_COUNT, &a->faults);
+        } else if (strcmp(argv[i], "--habits") == 0) {
+            good = names_read(value, habit_name, HABITS, &a->habits);
         } else {
             good = false;
         }
@@ -205,6 +226,35 @@ static void calls_print(const struct run_result *r)
     printf(" overflow=%" PRIu64 "\n", r->calls.overflow);
 }
 
+static const struct {
+    const char *name;
+    size_t offset;
+} states[] = {
+#define STATE(name)                                \
+    {                                              \
+#name, offsetof(struct state_counts, name) \
+    }
+    STATE(blocks),  STATE(null),   STATE(rebuilt), STATE(messages),
+    STATE(waits),   STATE(served), STATE(gone),    STATE(invalidations),
+    STATE(flushes), STATE(resets),
+#undef STATE
+};
+
+static uint64_t *state_of(struct state_counts *c, size_t i)
+{
+    return (uint64_t *)(void *)((char *)c + states[i].offset);
+}
+
+static void states_print(const struct run_result *r)
+{
+    struct state_counts c = r->state;
+    printf("   connections:");
+    for (size_t i = 0; i < sizeof states / sizeof states[0]; i++) {
+        printf(" %s=%" PRIu64, states[i].name, *state_of(&c, i));
+    }
+    printf("\n");
+}
+
 /* The same as counts_missing(). */
 static unsigned calls_missing(const struct run_result *r)
 {
@@ -264,6 +314,9 @@ static void line_print(uint64_t seed, const struct run_result *r)
     if (r->cluster) {
         counts_print(r);
     }
+    if (r->stateful) {
+        states_print(r);
+    }
 }
 
 static void sum(struct run_result *total, const struct run_result *r)
@@ -287,6 +340,10 @@ static void sum(struct run_result *total, const struct run_result *r)
     struct cluster_counts add = r->counts;
     for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
         *count_of(&total->counts, i) += *count_of(&add, i);
+    }
+    struct state_counts more = r->state;
+    for (size_t i = 0; i < sizeof states / sizeof states[0]; i++) {
+        *state_of(&total->state, i) += *state_of(&more, i);
     }
     for (unsigned i = 0; i < GRPC_CLASS_COUNT; i++) {
         total->calls.outcome[i] += r->calls.outcome[i];
@@ -319,6 +376,7 @@ static void total_print(uint64_t runs,
     }
     printf("\n");
     counts_print(t);
+    states_print(t);
     calls_print(t);
     printf("   hash of all runs: %016" PRIx64 "\n", t->hash);
 }
@@ -334,7 +392,9 @@ static bool seed_run(const struct arguments *a,
         .seed = seed,
         .requests = a->requests,
         .faults = a->faults,
+        .habits = a->habits,
         .trace = a->trace,
+        .stateful = a->stateful && !grpc,
         .grpc = grpc,
         .cluster = !grpc && (a->kind == CLUSTERS ||
                              (mixed && seed % CLUSTER_EVERY == 0)),

@@ -114,6 +114,10 @@ struct link {
     uint64_t taken_offset; /* what the kernel has taken in all */
     struct attempt_mark *marks;
     size_t n_marks, marks_cap, marks_at;
+
+    struct news *news; /* owned: messages the server has sent here */
+    size_t n_news, news_cap, news_at;
+    uint64_t heard_turn; /* when the engine heard that its peer is gone */
 };
 
 enum wake {
@@ -130,6 +134,7 @@ enum wake {
     WAKE_UNBLOCK,  /* a BLPOP ends */
     WAKE_MEMORY,   /* allocations work again */
     WAKE_CLUSTER,  /* something happens inside the cluster */
+    WAKE_OUTSIDE,  /* somebody speaks to a server directly */
     WAKE_GRPC,     /* something of the gRPC model; number says what */
 };
 
@@ -152,6 +157,19 @@ struct cluster_counts {
     uint64_t split;      /* requests over several slots */
     uint64_t from_replica;
     uint64_t scanned; /* SCAN loops that were checked at their end */
+};
+
+/* What clients did with what lives in a connection. */
+struct state_counts {
+    uint64_t blocks;   /* transactions that ran */
+    uint64_t null;     /* EXEC that was null */
+    uint64_t rebuilt;  /* queued commands that were sent again */
+    uint64_t messages; /* that were delivered */
+    uint64_t waits;    /* commands that had to wait */
+    uint64_t served;   /* ... and were served */
+    uint64_t gone;     /* of these, to a client that was gone */
+    uint64_t invalidations, flushes;
+    uint64_t resets;
 };
 
 /* How calls of gRPC ended. */
@@ -222,8 +240,12 @@ struct settings {
     bool big_values;
     bool sessions; /* clients use AUTH, HELLO and SELECT */
     bool transactions;
-    bool own_auth; /* redial has the credentials */
-    bool password; /* the server wants a password */
+    bool stateful;   /* clients use all that lives in a connection */
+    bool newer;      /* servers are 7.2, else 7.0 */
+    bool frozen_ids; /* XREAD with "$" */
+    uint32_t habits; /* set of enum habit */
+    bool own_auth;   /* redial has the credentials */
+    bool password;   /* the server wants a password */
     bool by_name;
     bool lazy_drain;  /* several events before the actions are taken */
     bool never_reads; /* one client never reads */
@@ -268,13 +290,20 @@ struct world {
     unsigned n_clients;
     struct client **retired; /* owned: those before them */
     size_t n_retired;
-    uint32_t next_block;
+    struct block *multis; /* owned: transactions */
+    uint32_t n_multis, multis_cap;
+    struct link **link_of_client; /* owned: by the client's id */
+    size_t links_of_clients;
+    uint64_t published; /* messages, so far */
+    uint64_t outside;   /* texts of those who speak to servers directly */
+    struct state_counts state;
     uint64_t next_client;
     uint64_t sent; /* requests made */
     bool healed;
     uint64_t healed_us;
     bool draining;
     bool finished; /* clients make no new requests */
+    bool at_rest;  /* nor does anybody else change anything */
 
     long blocks; /* allocations the engine holds */
     size_t memory_bytes, memory_peak;
@@ -363,6 +392,8 @@ struct run_result {
     uint64_t fired[FAULT_COUNT];
     bool cluster;
     struct cluster_counts counts;
+    bool stateful;
+    struct state_counts state;
     bool grpc;
     struct call_counts calls;
     bool broken;
@@ -372,10 +403,12 @@ struct run_options {
     uint64_t seed;
     uint64_t requests;
     uint32_t faults; /* set of 1 << enum fault */
+    uint32_t habits; /* set of enum habit: what clients may have */
     bool trace;
     bool quiet;
-    bool cluster; /* else a single server */
-    bool grpc;    /* else Redis */
+    bool cluster;  /* else a single server */
+    bool stateful; /* clients subscribe, block, watch, track */
+    bool grpc;     /* else Redis */
 };
 
 /* Play one seed. A failure is reported on standard error. */
