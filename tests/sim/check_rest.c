@@ -51,7 +51,7 @@ static unsigned subscribed(const struct world *w,
 static void check_subscriptions(struct world *w, const struct client *c)
 {
     if (c->due_at != c->n_due) {
-        world_violate(w, "I29: client %" PRIu64 " did not get %zu messages",
+        world_violate(w, "I30: client %" PRIu64 " did not get %zu messages",
                       c->id, c->n_due - c->due_at);
     }
     for (int kind = 0; kind < SUB_KINDS; kind++) {
@@ -60,7 +60,7 @@ static void check_subscriptions(struct world *w, const struct client *c)
             unsigned have = subscribed(w, c, (enum sub_kind)kind, n);
             if (want != have) {
                 world_violate(w,
-                              "I29: %u connections have subscribed to channel "
+                              "I30: %u connections have subscribed to channel "
                               "%u of kind %d for client %" PRIu64
                               ", which has subscribed %u times",
                               have, n, kind, c->id, want);
@@ -89,7 +89,7 @@ static void check_cache(struct world *w, const struct client *c)
         model_bulk_add(&now, data_text(data_at(data, k->db, span_of(key))));
         if (k->known && k->hash != hash_bytes(0, bytes_front(&now), now.size)) {
             world_violate(w,
-                          "I30: client %" PRIu64
+                          "I31: client %" PRIu64
                           " holds an old value of %s in db %u and was not told",
                           c->id, key, k->db);
         }
@@ -105,7 +105,7 @@ static void check_session(struct world *w, const struct session *s)
         unsigned n;
         if (channel_read(span_of(s->subs[i].name), &id, &n) &&
             client_of(w, id) == NULL) {
-            world_violate(w, "I28: a connection has a subscription of a client "
+            world_violate(w, "I29: a connection has a subscription of a client "
                              "that is gone");
         }
     }
@@ -116,7 +116,7 @@ static void check_session(struct world *w, const struct session *s)
                 ? NULL
                 : client_of(w, history_at(w->history, request)->client);
         if (request != NO_REQUEST && (c == NULL || c->n_watches == 0)) {
-            world_violate(w, "I28: a connection watches a key for nobody");
+            world_violate(w, "I29: a connection watches a key for nobody");
         }
     }
 }
@@ -142,11 +142,11 @@ static void check_sessions(struct world *w)
         open += w->clients[i]->block != 0;
     }
     if (tracking > wanted && w->cluster == NULL) {
-        world_violate(w, "I28: %u connections track keys for %u clients",
+        world_violate(w, "I29: %u connections track keys for %u clients",
                       tracking, wanted);
     }
     if (blocks > open) {
-        world_violate(w, "I28: %u connections are in a MULTI of %u clients",
+        world_violate(w, "I29: %u connections are in a MULTI of %u clients",
                       blocks, open);
     }
 }

@@ -153,12 +153,12 @@ static void answered(struct world *w, struct client *c, struct span reply)
     }
     if (reply.data[0] == '>' && !confirms) {
         world_violate(w,
-                      "I29: client %llu got a confirmation that it did not ask "
+                      "I30: client %llu got a confirmation that it did not ask "
                       "for",
                       (unsigned long long)c->id);
     }
     if (c->confirmed > 0) {
-        world_violate(w, "I29: client %llu got an error behind a confirmation",
+        world_violate(w, "I30: client %llu got an error behind a confirmation",
                       (unsigned long long)c->id);
     }
     c->first = (c->first + 1) % CLIENT_WINDOW;

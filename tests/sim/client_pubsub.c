@@ -73,7 +73,7 @@ static void on_message(struct world *w,
     if (!channel_read(name, &client, &n) || client != c->id ||
         (c->subs[kind] >> n & 1) == 0) {
         world_violate(w,
-                      "I29: client %" PRIu64
+                      "I30: client %" PRIu64
                       " got a message of %.*s, to which it has not subscribed",
                       c->id, (int)name.len, (const char *)name.data);
         return;
@@ -81,7 +81,7 @@ static void on_message(struct world *w,
     if (c->due_at == c->n_due ||
         c->due[c->due_at].hash != hash_bytes(0, message.data, message.len)) {
         world_violate(w,
-                      "I29: client %" PRIu64
+                      "I30: client %" PRIu64
                       " got a message of %.*s which is not the next one",
                       c->id, (int)name.len, (const char *)name.data);
         return;
@@ -89,7 +89,7 @@ static void on_message(struct world *w,
     uint64_t published = c->due[c->due_at++].published;
     if (published <= c->last_heard[kind][n]) {
         world_violate(w,
-                      "I29: client %" PRIu64
+                      "I30: client %" PRIu64
                       " got a message of %.*s twice, or after a later one",
                       c->id, (int)name.len, (const char *)name.data);
     }
@@ -128,13 +128,13 @@ static void on_invalidate(struct world *w, struct client *c, struct span push)
     struct span part[1];
     size_t n = sizeof head - 1;
     if (push.len < n || memcmp(push.data, head, n) != 0) {
-        world_violate(w, "I29: client %" PRIu64 " got a push of another kind",
+        world_violate(w, "I30: client %" PRIu64 " got a push of another kind",
                       c->id);
         return;
     }
     if (!c->session.tracking && !asks_for_tracking(w, c)) {
         world_violate(w,
-                      "I30: client %" PRIu64
+                      "I31: client %" PRIu64
                       " is told of keys although it has not asked",
                       c->id);
         return;
@@ -213,7 +213,7 @@ static unsigned nth(unsigned set, unsigned i)
 
 static void wrong(struct world *w, const struct client *c, const char *what)
 {
-    world_violate(w, "I29: client %" PRIu64 " got a confirmation %s", c->id,
+    world_violate(w, "I30: client %" PRIu64 " got a confirmation %s", c->id,
                   what);
 }
 

@@ -123,7 +123,7 @@ static void answer_server(struct world *w,
     if (r->class == CLASS_BN && r->effects > 0 && reply_is_null(reply) &&
         w->upstream->replay < REPLAY_ALL) {
         world_violate(w,
-                      "I25: request %" PRIu32 " of client %" PRIu64
+                      "I26: request %" PRIu32 " of client %" PRIu64
                       " took something, but its client was told that it did "
                       "not",
                       r->index, r->client);

@@ -42,7 +42,7 @@ static void check_whole(struct world *w,
         }
         if (at >= n || request[at] != i) {
             world_violate(w,
-                          "I26: transaction %" PRIu32 " of client %" PRIu64
+                          "I27: transaction %" PRIu32 " of client %" PRIu64
                           " ran without its command %" PRIu32,
                           block, b->client, r->index);
             return;
@@ -51,7 +51,7 @@ static void check_whole(struct world *w,
     }
     if (at != n) {
         world_violate(w,
-                      "I26: transaction %" PRIu32 " of client %" PRIu64
+                      "I27: transaction %" PRIu32 " of client %" PRIu64
                       " ran with %u commands instead of %u",
                       block, b->client, n, at);
     }
@@ -73,7 +73,7 @@ static void check_watches(struct world *w,
         }
         if (!stands) {
             world_violate(w,
-                          "I27: a transaction of client %" PRIu64
+                          "I28: a transaction of client %" PRIu64
                           " ran where its WATCH (request %" PRIu32
                           ") does not count",
                           b->client, r->index);
@@ -90,7 +90,7 @@ static void check_strangers(struct world *w,
         if (watched[k].request != NO_REQUEST &&
             history_at(w->history, watched[k].request)->client != b->client) {
             world_violate(w,
-                          "I28: a transaction of client %" PRIu64
+                          "I29: a transaction of client %" PRIu64
                           " ran with a WATCH of somebody else",
                           b->client);
         }
@@ -109,7 +109,7 @@ void block_ran(struct world *w,
     }
     uint32_t block = history_at(w->history, request[0])->block;
     if (block == 0) {
-        world_violate(w, "I28: a command ran inside of a MULTI that is not its "
+        world_violate(w, "I29: a command ran inside of a MULTI that is not its "
                          "client's");
         return;
     }
@@ -118,7 +118,7 @@ void block_ran(struct world *w,
     if (b->end == NO_REQUEST ||
         !history_at(w->history, b->end)->executes_block) {
         world_violate(w,
-                      "I26: a transaction of client %" PRIu64
+                      "I27: a transaction of client %" PRIu64
                       " ran without its EXEC",
                       b->client);
         return;
@@ -177,7 +177,7 @@ static void check_reply(struct world *w,
     }
     if (!own) {
         world_violate(w,
-                      "I26: EXEC of client %" PRIu64
+                      "I27: EXEC of client %" PRIu64
                       " was answered with what no execution of it has "
                       "answered (%" PRIu32 " executions)",
                       b->client, b->runs);
@@ -214,7 +214,7 @@ void block_answered(struct world *w, uint32_t request, struct span reply)
     if (null && end.executes_block && b->n_watches == 0 &&
         w->settings.stateful) {
         world_violate(w,
-                      "I27: EXEC of client %" PRIu64
+                      "I28: EXEC of client %" PRIu64
                       " is null although nothing was watched",
                       b->client);
     }

@@ -44,7 +44,7 @@ static void check_taker(struct world *w, const struct session *c)
                 history_taker_gone(w, c->blocked_request);
     w->state.gone += gone;
     if (gone && l != NULL && l->engine_open) {
-        world_violate(w, "I24: an element was taken for a client that is gone");
+        world_violate(w, "I25: an element was taken for a client that is gone");
     }
 }
 
