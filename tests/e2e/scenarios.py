@@ -38,6 +38,12 @@ cas-kill              50 clients WATCH, GET, MULTI, SET or INCR, EXEC; kill -9
                       and restart every 3 s
 pubsub-kill           20 subscribers, the same
 blpop-kill            50 consumers in BLPOP and 10,000 RPUSHed items, the same
+cas-stop              SIGSTOP for 2 s, every 4 s; so pubsub-stop, blpop-stop
+cas-stop-timeout      the same with attempt_timeout = 500ms; so
+                      pubsub-stop-timeout, blpop-stop-timeout
+sentinel-cas-kill     a primary with 2 replicas and 3 sentinels, the primary is
+                      killed every 8 s; so sentinel-pubsub-kill,
+                      sentinel-blpop-kill
 cluster-cas-kill      3 + 3 nodes, a primary is killed every 8 s and comes back
                       as a replica; so cluster-pubsub-kill, cluster-blpop-kill
 cluster-cas-migrate   the slots in use move on and on; so
@@ -172,8 +178,8 @@ def main():
 
 def run(name, options):
     if name in survival.SCENARIOS and options.direct \
-            and name.startswith("cluster-"):
-        sys.exit(f"{name}: such a client can't speak to a cluster directly")
+            and name.startswith(("cluster-", "sentinel-")):
+        sys.exit(f"{name}: its clients know of one server only")
     if name not in SCENARIOS:
         return run_other(name, options)
     folder = tempfile.mkdtemp(prefix="redial-e2e-")

@@ -12,11 +12,17 @@ from dataclasses import dataclass
 from survival_blpop import BlpopLoad
 from survival_cas import CasLoad
 from survival_pubsub import PubsubLoad
-from survival_worlds import Alone, Clock, ClusterKill, ClusterMigrate
+from survival_worlds import (Alone, Clock, ClusterKill, ClusterMigrate,
+                             SentinelKill, Stop, StopTimeout)
 
 LOADS = {"cas": CasLoad, "pubsub": PubsubLoad, "blpop": BlpopLoad}
 SCENARIOS = {
     **{f"{word}-kill": (Alone, load) for word, load in LOADS.items()},
+    **{f"{word}-stop": (Stop, load) for word, load in LOADS.items()},
+    **{f"{word}-stop-timeout": (StopTimeout, load)
+       for word, load in LOADS.items()},
+    **{f"sentinel-{word}-kill": (SentinelKill, load)
+       for word, load in LOADS.items()},
     **{f"cluster-{word}-kill": (ClusterKill, load)
        for word, load in LOADS.items()},
     **{f"cluster-{word}-migrate": (ClusterMigrate, load)
@@ -44,11 +50,11 @@ class Outcome:
 
 
 def play(name, folder, make_proxy, seconds):
-    """Play one scenario. make_proxy(url) gives what the clients connect to,
-    or None: then they connect to the server itself. Returns an Outcome."""
+    """Play one scenario. make_proxy(url, sets=) gives what the clients connect
+    to, or None: then they connect to the server itself. Returns an Outcome."""
     make_world, make_load = SCENARIOS[name]
     with make_world(folder) as world:
-        proxy = make_proxy(world.url)
+        proxy = make_proxy(world.url, sets=world.sets)
         port = world.redis.port if proxy is None else proxy.port
         load = make_load(world, port)
         clock = Clock(seconds)

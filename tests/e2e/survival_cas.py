@@ -107,11 +107,11 @@ class OnePiece:
         self.pipe = self.redis.pipeline()
 
     def reopen(self):
-        self.pipe.reset()
+        self._clear()
         self.redis.connection_pool.disconnect()
 
     def close(self):
-        self.pipe.reset()
+        self._clear()
         self.redis.close()
         self.redis.connection_pool.disconnect()
 
@@ -129,9 +129,17 @@ class OnePiece:
             if words.startswith("Command # "):
                 step = "QUEUE"
                 words = words.split("caused error: ", 1)[-1]
+            elif " UNWATCH " in words:
+                step = "UNWATCH"  # it says that by itself
+            self._clear()
             raise Refused(step, words) from error
         except (redis.ConnectionError, redis.TimeoutError) as error:
             raise Dropped(step, repr(error)) from error
+
+    def _clear(self):
+        """Its own reset() stops half way when UNWATCH is refused."""
+        self.pipe.watching = False
+        self.pipe.reset()
 
     def watch_get(self, key):
         self._step("WATCH", self.pipe.watch, key)
@@ -145,7 +153,7 @@ class OnePiece:
         return self._step("EXEC", self.pipe.execute)
 
     def give_up(self):
-        self.pipe.reset()
+        self._clear()
 
 
 class Client(Actor):
@@ -228,7 +236,8 @@ class Client(Actor):
         block.step = error.step
         step = f"{block.kind}: EXEC" if block.kind == "pair" else error.step
         kind = self.load.seen.error(step, error.reply)
-        if error.step == "EXEC" and kind == "UNKNOWNOUTCOME":
+        if error.step == "UNWATCH" or (error.step == "EXEC" and
+                                       kind == "UNKNOWNOUTCOME"):
             block.outcome = UNKNOWN
         if error.step in ("WATCH", "GET"):
             try:

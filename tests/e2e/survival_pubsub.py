@@ -289,7 +289,7 @@ class PubsubLoad:
     def node_for(self, channel, command):
         """Where to publish."""
         if self.alone:
-            return self.world.redis
+            return self.world.server_of(channel)
         home = self.homes.get(channel)
         if command == "SPUBLISH":
             # Asked anew each time it fails: the slot moves.
@@ -312,7 +312,7 @@ class PubsubLoad:
     def is_whole(self):
         """Whether all are subscribed, as the servers say. In a cluster also
         whether all nodes are linked to each other."""
-        servers = [self.world.redis] if self.alone \
+        servers = self.world.finals() if self.alone \
             else self.world.cluster.alive()
         plain, patterns, sharded = Counter(), 0, Counter()
         for server in servers:

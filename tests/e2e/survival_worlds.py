@@ -22,6 +22,7 @@ import lineage
 from cluster import Cluster, key_slot, tag_of_slot
 from migrate import move_slots
 from resp import ConnectionClosed, ReplyError
+from sentinels import SentinelSet
 from servers import HOST, RedisServer
 from wait import wait_until
 
@@ -181,6 +182,7 @@ class World:
     # acknowledged?
     has_lines = True
     may_lose = False
+    sets = ()  # settings of redial
 
     def restored(self, at, timeout=20):
         """Wait until the load says so; how long after `at` that was."""
@@ -250,6 +252,95 @@ class Alone(World):
             self.restored(back)
             due = max(due + self.every, clock.elapsed() + 0.5)
         self.facts["kills"] = len(self.deaths)
+
+
+class Stop(Alone):
+    """One server that hangs for 2 s every few seconds: a direct client would
+    wait, and that is all that may be seen."""
+    name = "SIGSTOP of the server for 2 s"
+    every, down = 4.0, 2.0
+    deadly = False
+
+    def hurt(self, clock):
+        due = min(2.0, clock.seconds * 0.2)
+        times = 0
+        while due < clock.seconds - 1:
+            clock.sleep_until(due)
+            self.redis.stop_running()
+            at = time.monotonic()
+            time.sleep(self.down)
+            self.redis.go_on()
+            back = time.monotonic()
+            self.restored(back)
+            if self.deadly:
+                time.sleep(0.5)  # what it was given before is executed now
+                self.deaths.append(Death(0, at, back,
+                                         lineage.read(self.redis.folder)))
+            times += 1
+            due = max(due + self.every, clock.elapsed() + 0.5)
+        self.facts["stops"] = times
+
+
+class StopTimeout(Stop):
+    """The same, with connections that are given up after 500 ms: what was
+    sent on them may still be executed."""
+    name = "SIGSTOP of the server for 2 s, attempt_timeout = 500ms"
+    sets = ("upstream.attempt_timeout=500ms",)
+    deadly = True
+
+
+class SentinelKill(World):
+    """The primary of a sentinel set is killed; it comes back as a replica of
+    its successor, which is killed next."""
+    name = "kill -9 of the primary of 3, watched by 3 sentinels"
+    every = 8.0
+    may_lose = True
+
+    def __enter__(self):
+        self.sentinels = SentinelSet(
+            os.path.join(self.folder, "sentinels")).start()
+        self.now = self.sentinels.primary()
+        return self
+
+    def __exit__(self, *_):
+        self.sentinels.end()
+
+    @property
+    def url(self):
+        return self.sentinels.url
+
+    def places(self, n):
+        return [str(i) for i in range(n)]
+
+    def server_of(self, key):
+        return self.now
+
+    def finals(self):
+        return [self.now]
+
+    def hurt(self, clock):
+        due = min(2.0, clock.seconds * 0.2)
+        while due < clock.seconds - 4 or not self.deaths:
+            clock.sleep_until(due)
+            self._kill()
+            due = max(due + self.every, clock.elapsed() + 0.5)
+        self.facts["kills"] = len(self.deaths)
+
+    def _kill(self):
+        old = self.now
+        old.kill9()
+        at = time.monotonic()
+        snapshot = lineage.read(old.folder)
+        self.now = self.sentinels.wait_promoted(old)
+        self.sentinels.wait_announced(old)
+        took = time.monotonic() - at
+        self.facts["longest failover"] = max(
+            took, self.facts.get("longest failover", 0.0))
+        old.restart()
+        self.sentinels.wait_ok()
+        lineage.wait_settled(self.sentinels.members)
+        self.restored(at)
+        self.deaths.append(Death(0, at, time.monotonic(), snapshot))
 
 
 class _OfCluster(World):

@@ -162,7 +162,7 @@ def test_rq_does_every_job(redis, redial, folder, figure):
     try:
         unknown, again = play_queue(
             redis, workers,
-            lambda job: queue.enqueue(work, job, job_id=f"job-{job}"), 15)
+            lambda job: queue.enqueue(work, job, job_id=f"job-{job}"), 8)
     finally:
         workers.end()
     figure(f"{unknown} unknown, {len(again)} added again, the worker was "

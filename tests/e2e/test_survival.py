@@ -8,9 +8,15 @@ import survival
 pytestmark = pytest.mark.needs_redial
 SHORT = {
     "blpop-kill": 8,
+    "cas-stop": 6,
+    "pubsub-stop": 6,
     "cluster-blpop-migrate": 8,
 }
 LONG = {
+    "blpop-stop": 10,
+    "blpop-stop-timeout": 12,
+    "pubsub-stop-timeout": 12,
+    "sentinel-blpop-kill": 16,
     "cluster-blpop-kill": 20,
 }
 
