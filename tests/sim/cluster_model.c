@@ -376,6 +376,8 @@ unsigned model_keys(const struct model_command *m, uint8_t *index)
         step = 2;
     } else if (model_arg_is(m, 0, "BLMOVE")) {
         last = 2;
+    } else if (model_arg_is(m, 0, "XINFO")) {
+        first = last = 2;
     } else if (model_arg_is(m, 0, "XREAD")) {
         while (first < m->argc && !model_arg_is(m, first, "STREAMS")) {
             first++;

@@ -385,6 +385,9 @@ void history_refused(struct world *w, uint32_t request, struct span reply)
     struct request_record *r = history_at(w->history, request);
     world_note(w, "refused", NULL, request, reply);
     history_served(w, r->client);
+    if (r->waits_since_us == 0) {
+        r->waits_since_us = w->now_us; /* its time runs, if it has one */
+    }
     r->refusal_hashes[r->refusals++ % REFUSALS_KEPT] =
         hash_bytes(0, reply.data, reply.len);
 }
@@ -399,9 +402,9 @@ void history_waits(struct world *w, uint32_t request, uint64_t timeout_us)
     }
     uint64_t until_us = r->waits_since_us + r->wait_us + WAIT_SLACK_US;
     bool for_ever = timeout_us == 0;
-    if (w->settings.stateful &&
-        (for_ever != (r->wait_us == 0) ||
-         (!for_ever && w->now_us + timeout_us > until_us))) {
+    if (w->settings.stateful && (for_ever != (r->wait_us == 0) ||
+                                 (!for_ever && timeout_us > WAIT_SLACK_US &&
+                                  w->now_us + timeout_us > until_us))) {
         world_violate(w,
                       "I10: request %" PRIu32 " of client %" PRIu64
                       " waits %" PRIu64 "us more, longer than it was told to",

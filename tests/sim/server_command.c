@@ -124,6 +124,7 @@ static bool known_stranger(const struct model_command *m)
         "WATCH",      "UNWATCH",      "SUBSCRIBE",  "UNSUBSCRIBE",
         "PSUBSCRIBE", "PUNSUBSCRIBE", "SSUBSCRIBE", "SUNSUBSCRIBE",
         "ROLE",       "DBSIZE",       "KEYS",       "SCAN",
+        "XINFO",
     };
     return is_one_of(m, words, sizeof words / sizeof words[0]);
 }

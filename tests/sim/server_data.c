@@ -326,7 +326,7 @@ static const struct {
     { "TOUCH", 2, false, on_exists },  { "BRPOP", 3, true, on_pop },
     { "BLMOVE", 6, true, on_blmove },  { "BZPOPMIN", 3, true, on_pop },
     { "ZADD", 4, true, on_zadd },      { "XADD", 5, true, on_xadd },
-    { "XREAD", 4, false, on_xread },
+    { "XREAD", 4, false, on_xread },   { "XINFO", 3, false, on_xinfo },
 };
 
 enum {

@@ -60,5 +60,6 @@ void on_blmove(struct call *c);
 void on_zadd(struct call *c);
 void on_xadd(struct call *c);
 void on_xread(struct call *c);
+void on_xinfo(struct call *c);
 
 #endif
