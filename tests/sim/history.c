@@ -385,29 +385,54 @@ void history_refused(struct world *w, uint32_t request, struct span reply)
     struct request_record *r = history_at(w->history, request);
     world_note(w, "refused", NULL, request, reply);
     history_served(w, r->client);
-    if (r->waits_since_us == 0) {
-        r->waits_since_us = w->now_us; /* its time runs, if it has one */
-    }
+    r->reached = true;
     r->refusal_hashes[r->refusals++ % REFUSALS_KEPT] =
         hash_bytes(0, reply.data, reply.len);
 }
 
-void history_waits(struct world *w, uint32_t request, uint64_t timeout_us)
+void history_waits(struct world *w, uint32_t request)
 {
     struct request_record *r = history_at(w->history, request);
     world_note(w, "waits", NULL, request, (struct span){ 0 });
     history_served(w, r->client);
-    if (r->waits_since_us == 0) {
-        r->waits_since_us = w->now_us;
+    r->reached = true;
+    if (r->waits_at_us == 0) {
+        r->waits_at_us = w->now_us;
     }
-    uint64_t until_us = r->waits_since_us + r->wait_us + WAIT_SLACK_US;
-    bool for_ever = timeout_us == 0;
-    if (w->settings.stateful && (for_ever != (r->wait_us == 0) ||
-                                 (!for_ever && timeout_us > WAIT_SLACK_US &&
-                                  w->now_us + timeout_us > until_us))) {
+}
+
+/* How long the engine may take to hear that the server has come to it. */
+static uint64_t hearing_us(const struct world *w)
+{
+    const uint32_t *rate = w->settings.rate;
+    bool late = rate[FAULT_HOLE_IN] + rate[FAULT_HOLE_BOTH] +
+                    rate[FAULT_SLICES] + rate[FAULT_STOP] >
+                0;
+    return WAIT_SLACK_US + 4 * w->settings.latency_us + (late ? 1000000 : 0);
+}
+
+void history_told_to_wait(struct world *w,
+                          uint32_t request,
+                          uint64_t timeout_us)
+{
+    struct request_record *r = history_at(w->history, request);
+    if (timeout_us == r->wait_us && !r->reached) {
+        r->waits_since_us = w->now_us; /* it is with no server yet */
+    }
+    if ((timeout_us == 0) != (r->wait_us == 0)) {
         world_violate(w,
                       "I10: request %" PRIu32 " of client %" PRIu64
-                      " waits %" PRIu64 "us more, longer than it was told to",
+                      " is to wait %" PRIu64 "us and not %" PRIu64,
+                      r->index, r->client, timeout_us, r->wait_us);
+    }
+    if (r->waits_at_us == 0) {
+        return; /* its time may begin when one before it is answered */
+    }
+    uint64_t until_us = r->waits_at_us + r->wait_us + hearing_us(w);
+    if (timeout_us > WAIT_SLACK_US && w->now_us + timeout_us > until_us) {
+        world_violate(w,
+                      "I10: request %" PRIu32 " of client %" PRIu64
+                      " is to wait %" PRIu64 "us more, longer than it said",
                       r->index, r->client, timeout_us);
     }
 }
@@ -422,6 +447,18 @@ bool history_taker_gone(struct world *w, uint32_t request)
 
 /* --- the engine's side ------------------------------------------------- */
 
+/* A command that may wait at the server may as well wait for a connection. */
+static uint64_t may_be_tried_us(const struct world *w,
+                                const struct request_record *r)
+{
+    uint64_t deadline_us = w->upstream->deadline_us;
+    if (r->class != CLASS_BN && r->class != CLASS_BR) {
+        return deadline_us;
+    }
+    uint64_t own_us = r->wait_us == 0 ? UINT64_MAX / 4 : r->wait_us;
+    return own_us > deadline_us ? own_us : deadline_us;
+}
+
 void history_attempt(struct world *w,
                      uint32_t request,
                      const struct session *session)
@@ -432,7 +469,7 @@ void history_attempt(struct world *w,
     if (may_be_old) { /* a write is refused there, or it is a primary now */
         check_replica(w, r);
     }
-    uint64_t deadline_us = w->upstream->deadline_us;
+    uint64_t deadline_us = may_be_tried_us(w, r);
     uint64_t arrived_us = whole_of(w, r)->arrived_us;
     uint64_t turn_us = arrived_us;
     const struct client *c = client_find(w, r->client);
@@ -480,7 +517,8 @@ void history_end(struct world *w)
     for (size_t i = 0; i < h->n && !world_broken(w); i++) {
         const struct request_record *r = &h->records[i];
         if (r->answer == ANSWER_REPLY && r->tracked &&
-            r->expect == EXPECT_SERVER && r->executions == 0) {
+            r->expect == EXPECT_SERVER && r->executions == 0 &&
+            r->class != CLASS_BR) {
             world_violate(w,
                           "I2: request %" PRIu32 " of client %" PRIu64
                           " was acknowledged but never ran",

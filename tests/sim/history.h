@@ -113,7 +113,9 @@ struct request_record {
     uint32_t executions;
     uint32_t effects; /* of these, what changed something */
     uint64_t wait_us; /* how long it may wait at the server; 0: for ever */
-    uint64_t waits_since_us; /* it waits there; 0: not yet */
+    uint64_t waits_since_us; /* when it was sent to wait; 0: not yet */
+    uint64_t waits_at_us;    /* a server lets it wait; 0: not yet */
+    bool reached;            /* a server has said no, or lets it wait */
     bool is_watch;
     uint8_t channels; /* of (UN)SUBSCRIBE: a set; 0: all of them */
     uint8_t sub_kind; /* enum sub_kind */
@@ -159,8 +161,12 @@ void history_executed(struct world *w,
                       struct span reply);
 /* What it did is lost: a failover took place. */
 void history_lose(struct world *w, uint32_t request);
-/* It waits at a server, for so long yet; 0: for ever. */
-void history_waits(struct world *w, uint32_t request, uint64_t timeout_us);
+/* It waits at a server. */
+void history_waits(struct world *w, uint32_t request);
+/* The engine has written it, to wait so long; 0: for ever. */
+void history_told_to_wait(struct world *w,
+                          uint32_t request,
+                          uint64_t timeout_us);
 /* Whether the engine has known for a while that its client is gone. */
 bool history_taker_gone(struct world *w, uint32_t request);
 /* Whether every replay must answer what the first execution answered. */

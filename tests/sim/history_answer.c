@@ -86,6 +86,10 @@ static void answer_server(struct world *w,
 {
     uint64_t hash = hash_bytes(0, reply.data, reply.len);
 
+    if (r->class == CLASS_BR && reply_is_null(reply)) {
+        r->answer = ANSWER_REPLY; /* nobody needs a server to know the time */
+        return;
+    }
     if (!history_has_reply(r, hash)) {
         bool refusal = history_has_refusal(r, hash);
         if (refusal && r->executions == 0) {

@@ -21,7 +21,7 @@ bool wait_begins(struct world *w,
     bytes_clear(&c->blocked_words);
     data_freeze(s->data, c->ledger, m, &c->blocked_words);
     if (request != NO_REQUEST) {
-        history_waits(w, request, timeout_us);
+        history_waits(w, request);
     }
     if (timeout_us > 0) {
         world_wake(w, timeout_us, WAKE_UNBLOCK, c, c->blocked_turn);
