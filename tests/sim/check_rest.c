@@ -116,7 +116,12 @@ static void check_session(struct world *w, const struct session *s)
                 ? NULL
                 : client_of(w, history_at(w->history, request)->client);
         if (request != NO_REQUEST && (c == NULL || c->n_watches == 0)) {
-            world_violate(w, "I29: a connection watches a key for nobody");
+            const struct request_record *r = history_at(w->history, request);
+            world_violate(w,
+                          "I29: a connection still has the WATCH that was "
+                          "request %" PRIu32 " of client %" PRIu64
+                          ", who watches nothing",
+                          r->index, r->client);
         }
     }
 }

@@ -163,7 +163,7 @@ static void draft_supply(struct world *w, struct client *c, struct draft *d)
 {
     uint64_t kind = pick(w, 0, 3);
     d->record.tracked = true;
-    d->record.class = CLASS_N;
+    d->record.class = kind == 2 ? CLASS_S : CLASS_N;
     d->record.writes = true;
     draft_word(d, kind <= 1 ? "RPUSH" : kind == 2 ? "ZADD" : "XADD");
     wait_key(d,
