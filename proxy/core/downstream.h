@@ -55,6 +55,8 @@ struct downstream {
     struct timer timer;
     struct backoff backoff;  /* of requests refused as not applied */
     uint64_t served_us;      /* last reply of a server */
+    uint64_t wrote_us;       /* its last write was sent; 0: none was */
+    conn_id wrote_conn;      /* over this connection */
     uint64_t retry_at_us;    /* when they are tried again; 0: not waiting */
     uint64_t block_until_us; /* BLOCK_BROKEN ends then at the latest */
     uint32_t n_requests;     /* in requests, without fragments */
@@ -67,6 +69,7 @@ struct downstream {
     uint16_t local_port;     /* where it connected to; 0: not known */
     uint8_t local_ip[16];    /* as of ip_parse() */
     uint16_t last_slot;      /* of its last command with a key; see request */
+    uint16_t wrote_server;   /* index of the endpoint of its last write */
     uint8_t block;           /* enum block_state */
     bool asked;           /* a request went elsewhere by ASK: until all that is
                              open is answered, nothing follows it */

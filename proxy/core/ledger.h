@@ -34,6 +34,7 @@ struct ledger {
     bool waits;                    /* for a place among private_lanes_max */
     bool woken;                    /* there is one */
     bool id_told;                  /* it knows its lane by CLIENT ID */
+    bool waits_here;               /* WAIT is about what goes over its lane */
     uint64_t wait_until_us;        /* no longer than that */
     uint32_t lines_bytes;          /* of all lines */
     struct ledger_line *lines;     /* owned */

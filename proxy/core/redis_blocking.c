@@ -6,6 +6,7 @@
 #include "parser/redis_error.h"
 #include "parser/reply.h"
 #include "parser/resp_command.h"
+#include "proxy/core/ledger.h"
 #include "proxy/core/state.h"
 
 enum {
@@ -14,6 +15,7 @@ enum {
     LEAST_US = 2 * 1000,     /* asked for when no time is left: never 0, for
                                  that is for ever, and so is 1 ms before 7.0 */
     VERSION_WITH_DECIMALS = 60000,
+    VERSION_WITH_WRITE_OFFSET = 70200,
     TIMEOUT_TEXT_MAX = 32
 };
 
@@ -401,12 +403,98 @@ void blocking_told(struct upstream *u, uint8_t index, struct span reply)
             continue;
         }
         struct blocking *b = r->blocking;
+        if (b != NULL && b->class == CLASS_BW) {
+            b->doubtful = b->doubtful || reply.data[0] == '-';
+        }
         if (b != NULL && index < b->n_ids &&
             b->ids[index].state == FROZEN_ASKED) {
             learn(&b->ids[index], reply);
         }
         return;
     }
+}
+
+/* ---- WAIT ------------------------------------------------------------------------ */
+
+/* Whether the server at the other end of u is the one that has executed its
+ * client's last write: another connection of that time is still open. */
+static bool is_where_it_wrote(const struct upstream *u,
+                              const struct downstream *d)
+{
+    if (d->wrote_us == 0) {
+        return true;
+    }
+    if (d->wrote_server != u->endpoint->index) {
+        return false;
+    }
+    LIST_FOR_EACH (node, &u->endpoint->lanes) {
+        const struct upstream *other =
+            CONTAINER_OF(node, struct upstream, endpoint_node);
+        if (other->state == UPSTREAM_UP && other->up_us <= d->wrote_us &&
+            strcmp(other->address.host, u->address.host) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void refuse_wait(struct engine *e,
+                        struct upstream *u,
+                        struct request *r,
+                        const char *why)
+{
+    request_give_up(e, r, u->endpoint->cluster, OUTCOME_NOT_SENT,
+                    GIVE_UP_POLICY, why);
+}
+
+/* A cluster's node counts what went over this connection, and nothing that
+ * changes no key makes it count more. Next time it is right. */
+static void refuse_first_wait(struct engine *e,
+                              struct upstream *u,
+                              struct request *r)
+{
+    struct ledger *l = ledger_get(e, r->downstream);
+    if (l != NULL) {
+        l->waits_here = true;
+    }
+    refuse_wait(e, u, r,
+                "its last write went over a shared connection, and the server "
+                "counts replicas for a connection of its own only, which it "
+                "has from now on");
+}
+
+/* The server counts replicas that have all that this connection had written when
+ * it last executed a command; from 7.2 on, one that was replicated. Let that be
+ * now. False: r has been answered. */
+static bool prepare_wait(struct engine *e,
+                         struct upstream *u,
+                         struct request *r)
+{
+    static const char ping[] = "*1\r\n$4\r\nPING\r\n";
+    static const char publish[] =
+        "*3\r\n$7\r\nPUBLISH\r\n$11\r\nredial:wait\r\n$0\r\n\r\n";
+    const struct downstream *d = r->downstream;
+    bool by_write = u->endpoint->version >= VERSION_WITH_WRITE_OFFSET;
+    if (!is_where_it_wrote(u, d)) {
+        refuse_wait(e, u, r,
+                    "the server that has executed its last write was lost, and "
+                    "with it how many replicas have that");
+        return false;
+    }
+    if (by_write && (d->wrote_us == 0 || d->wrote_conn == u->link->conn.id)) {
+        return true;
+    }
+    if (by_write && u->endpoint->cluster->slots != NULL) {
+        refuse_first_wait(e, u, r);
+        return false;
+    }
+    if (!upstream_send_own(e, u, TASK_ASK, 0,
+                           span_of(by_write ? publish : ping))) {
+        e->stats.limit_memory++;
+        refuse_wait(e, u, r, "out of memory");
+        return false;
+    }
+    return true;
 }
 
 /* ---- sent, lost, refused ------------------------------------------------------- */
@@ -417,6 +505,9 @@ bool blocking_prepare(struct engine *e, struct upstream *u, struct request *r)
     struct blocking *b = r->blocking;
     if (d->ended) {
         downstream_close(e, d, NULL);
+        return false;
+    }
+    if (b->class == CLASS_BW && !prepare_wait(e, u, r)) {
         return false;
     }
     if (!b->reached) {

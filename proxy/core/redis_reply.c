@@ -423,6 +423,15 @@ static void on_message(struct engine *e, struct upstream *u, struct message *m)
         redis_block_aborted(e, r);
         return;
     }
+    if (r->blocking != NULL && r->blocking->doubtful) {
+        take_from_flight(e, u, r);
+        chain_clear(e->memory, &u->partial);
+        request_give_up(e, r, u->endpoint->cluster, OUTCOME_NOT_APPLIED,
+                        GIVE_UP_POLICY,
+                        "the server refused what makes its answer be about "
+                        "the client's writes");
+        return;
+    }
     if (is_success(m->type)) {
         if (d->n_settling > 0) {
             settle_overtake(e, d, r);

@@ -92,6 +92,21 @@ static struct endpoint *side(const struct downstream *d,
     return replica ? redis_reader(d, primary) : primary;
 }
 
+/* Where its last write went, as long as that node serves anything; else that of
+ * its last key. */
+static struct endpoint *last_written(const struct cluster *c,
+                                     const struct downstream *d)
+{
+    struct endpoint *p =
+        d->wrote_us != 0 ? c->endpoints[d->wrote_server] : NULL;
+    if (p != NULL && p->n_slots > 0 && !p->limbo) {
+        return p;
+    }
+    return d->last_slot != SLOT_NOT_LOOKED_FOR
+               ? c->endpoints[c->slots[d->last_slot - 1]]
+               : NULL;
+}
+
 struct endpoint *redis_endpoint(struct engine *e,
                                 struct downstream *d,
                                 struct request *r)
@@ -115,9 +130,11 @@ struct endpoint *redis_endpoint(struct engine *e,
     if (r->slot != SLOT_NONE) {
         return side(d, r, c->endpoints[c->slots[r->slot - 1]]);
     }
-    if (r->command != NULL && r->command->route == ROUTE_LAST &&
-        d->last_slot != SLOT_NOT_LOOKED_FOR) {
-        return c->endpoints[c->slots[d->last_slot - 1]];
+    if (r->command != NULL && r->command->route == ROUTE_LAST) {
+        struct endpoint *p = last_written(c, d);
+        if (p != NULL) {
+            return p;
+        }
     }
     return any_primary(c, d);
 }

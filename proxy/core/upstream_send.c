@@ -79,6 +79,16 @@ static void sent_raw(struct engine *e, struct upstream *u, struct request *r)
     downstream_answer(e, r); /* with nothing: the server's words follow */
 }
 
+/* For WAIT, which is about it. */
+static void note_write(const struct engine *e,
+                       const struct upstream *u,
+                       struct downstream *d)
+{
+    d->wrote_us = e->now_us;
+    d->wrote_conn = u->link->conn.id;
+    d->wrote_server = (uint16_t)u->endpoint->index;
+}
+
 void upstream_send(struct engine *e, struct upstream *u, struct request *r)
 {
     struct cluster *c = u->endpoint->cluster;
@@ -96,6 +106,9 @@ void upstream_send(struct engine *e, struct upstream *u, struct request *r)
     if (r->task == TASK_RAW) {
         sent_raw(e, u, r);
         return;
+    }
+    if (r->command == NULL || (r->command->flags & COMMAND_WRITES) != 0) {
+        note_write(e, u, r->downstream);
     }
     if (r->attempts == 0) {
         budget_deposit(&c->budget);
