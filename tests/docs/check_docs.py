@@ -15,6 +15,8 @@
 - The list of commands in docs/redis-commands.md is that of commands.def.
   --write brings it up to date.
 - Every source file stands in the tree of docs/ARCHITECTURE.md.
+- docs/differential.md has a row for each exception and normaliser of the
+  differential run, and no others.
 
 --self-test gives each check something wrong and sees it fail.
 """
@@ -371,8 +373,26 @@ def check_map(root):
                       f"{os.path.relpath(path, root)} is not on the map"
 
 
+# ---- the differential run ----
+
+def check_differential(root):
+    folder = os.path.join(root, "tests", "e2e", "differential")
+    page = os.path.join(root, "docs", "differential.md")
+    if not os.path.exists(page):
+        return
+    names = set(re.findall(r"^\[([\w-]+)\]", read(
+        os.path.join(folder, "exceptions.ini")), re.M))
+    names |= set(re.findall(r'^@normaliser\("([\w-]+)"', read(
+        os.path.join(folder, "normalise.py")), re.M)) | {"kept-id"}
+    rows = set(re.findall(r"^\| `([\w-]+)` \|", read(page), re.M))
+    for name in sorted(names ^ rows):
+        yield f"docs/differential.md: {name}: not both here and in " \
+              "tests/e2e/differential"
+
+
 CHECKS = (check_links, check_options, check_metrics, check_references,
-          check_tags, check_run, check_commands, check_map)
+          check_tags, check_run, check_commands, check_map,
+          check_differential)
 
 
 # ---- self test ----
@@ -386,6 +406,7 @@ SEEDED = {
     check_run: ("docs/x.md", "`./run fly`\n"),
     check_commands: ("docs/redis-commands.md", f"{BEGIN}\n{END}\n"),
     check_map: ("proxy/core/unheard_of.c", ""),
+    check_differential: ("docs/differential.md", "| `unheard-of` | x |\n"),
 }
 
 
@@ -399,6 +420,8 @@ def self_test(root):
                          "proxy/io/metrics.c", "proxy/io/node_report.c",
                          "proxy/io/grpc_metrics.c",
                          "parser/commands.def", "run",
+                         "tests/e2e/differential/exceptions.ini",
+                         "tests/e2e/differential/normalise.py",
                          *(f"docs/{page}" for page in DESIGN_PAGES)):
                 target = os.path.join(folder, name)
                 os.makedirs(os.path.dirname(target), exist_ok=True)
