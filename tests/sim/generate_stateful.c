@@ -217,6 +217,9 @@ static bool draft_habit(struct world *w, struct client *c, struct draft *d)
     case HABIT_SUBSCRIBES: draft_subscription(w, c, d); break;
     case HABIT_WAITS: draft_wait(w, c, d); break;
     case HABIT_CACHES:
+        if (w->cluster != NULL) {
+            return false; /* refused: one node knows of its own keys only */
+        }
         if (c->future.tracking && chance(w, 3, 4)) {
             draft_cached_read(w, c, d);
         } else {

@@ -59,6 +59,11 @@ static void check_session(struct world *w,
         session.no_touch =
             session.no_touch == HINT_OFF ? HINT_OFF : HINT_EITHER;
     }
+    if (r->refusals > 0) { /* what stood behind it may have run by then */
+        ran.no_evict = session.no_evict;
+        ran.no_touch = session.no_touch;
+        ran.tracking = session.tracking;
+    }
     if (!ledger_fits(ran, session)) {
         world_violate(
             w,
@@ -88,6 +93,11 @@ static void answer_server(struct world *w,
 
     if (r->class == CLASS_BR && reply_is_null(reply)) {
         r->answer = ANSWER_REPLY; /* nobody needs a server to know the time */
+        return;
+    }
+    if (w->cluster != NULL && w->settings.stateful && r->executions == 0 &&
+        starts(reply, "-CROSSSLOT ")) {
+        r->answer = ANSWER_REFUSED; /* something holds its lane elsewhere */
         return;
     }
     if (!history_has_reply(r, hash)) {
@@ -266,8 +276,8 @@ static void check_redirect_shown(struct world *w,
     bool kept = r->size <= w->upstream->replay_bytes_max; /* to try again */
     bool may = late || w->draining || is_behind(w, r) ||
                all_keys_behind(w, r) || r->n_parts > 0 || !w->upstream->retry ||
-               !kept || w->settings.transactions || r->class == CLASS_BN ||
-               w->counts.hostile > 0;
+               !kept || w->settings.transactions || w->settings.stateful ||
+               r->class == CLASS_BN || w->counts.hostile > 0;
     for (size_t i = 0; i < sizeof passing / sizeof passing[0] && !may; i++) {
         if (starts(reply, passing[i])) {
             world_violate(w,
