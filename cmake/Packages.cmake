@@ -1,6 +1,7 @@
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(LIBUV      REQUIRED IMPORTED_TARGET libuv>=1.44)
 pkg_check_modules(HIREDIS    REQUIRED IMPORTED_TARGET hiredis>=0.14)
+pkg_check_modules(NETTLE     REQUIRED IMPORTED_TARGET nettle>=3.8)
 pkg_check_modules(NGHTTP2    REQUIRED IMPORTED_TARGET libnghttp2>=1.52)
 pkg_check_modules(JANSSON    REQUIRED IMPORTED_TARGET jansson>=2.11)
 pkg_check_modules(INIH       REQUIRED IMPORTED_TARGET inih>=55)
