@@ -184,8 +184,9 @@ struct upstream_config {
     uint64_t ping_idle_us; /* 0: never */
     uint64_t ping_timeout_us;
     uint64_t replay_bytes_max; /* larger requests are streamed, not replayed */
-    uint64_t reply_hold_max;   /* larger replies are streamed */
-    uint64_t lane_buffer_max;  /* unsent bytes of one lane */
+    uint64_t script_cache_bytes; /* bodies of scripts; 0: none */
+    uint64_t reply_hold_max;     /* larger replies are streamed */
+    uint64_t lane_buffer_max;    /* unsent bytes of one lane */
     uint64_t reply_elements_max;
     uint64_t reply_bulk_max;
     uint32_t private_lanes_max;

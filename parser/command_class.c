@@ -863,25 +863,19 @@ static struct span next_word(struct span *text, char separator)
     return word;
 }
 
-/* A script may declare "#!lua flags=no-writes" in its first line; the server
- * then lets it write nothing. */
-static enum command_class eval_rule(const struct call *c)
+bool command_script_reads(struct span body)
 {
     const struct span prefix = span_of("flags=");
-
-    if (c->argc < 3) {
-        return CLASS_N;
-    }
-    struct span line = c->argv[1];
+    struct span line = body;
     const uint8_t *lf =
         line.len == 0 ? NULL : memchr(line.data, '\n', line.len);
     if (lf == NULL) {
-        return CLASS_N;
+        return false;
     }
     line.len = (size_t)(lf - line.data);
     if (line.len == 0 || *line.data != '#' ||
         !span_equal(next_word(&line, ' '), span_of("#!lua"))) {
-        return CLASS_N;
+        return false;
     }
     while (line.len > 0) {
         struct span word = next_word(&line, ' ');
@@ -893,11 +887,24 @@ static enum command_class eval_rule(const struct call *c)
         word.len -= prefix.len;
         while (word.len > 0) {
             if (span_equal(next_word(&word, ','), span_of("no-writes"))) {
-                return CLASS_R;
+                return true;
             }
         }
     }
-    return CLASS_N;
+    return false;
+}
+
+static enum command_class eval_rule(const struct call *c)
+{
+    return c->argc >= 3 && command_script_reads(c->argv[1]) ? CLASS_R : CLASS_N;
+}
+
+enum script_call command_script_call(const struct command *c)
+{
+    bool function = c->name[0] == 'F';
+    return function            ? SCRIPT_FUNCTION
+           : c->name[4] == 'S' ? SCRIPT_SHA1
+                               : SCRIPT_BODY;
 }
 
 static enum command_class function_load_rule(const struct call *c)

@@ -54,7 +54,15 @@ enum command_id {
     COMMAND_CLIENT_LINE, /* NO-EVICT, NO-TOUCH and others: the connection stays so
                             until it is told otherwise */
     COMMAND_WAIT,        /* and WAITAOF */
+    COMMAND_SCRIPT_DEBUG,
+    COMMAND_ASIDE, /* what a server in a long script still takes: SCRIPT KILL,
+                      FUNCTION KILL, FUNCTION STATS, SHUTDOWN */
+    /* From here on: sent as any other, and taken note of (redis.md §3
+     * "Scripts"). */
     COMMAND_SCRIPT_CALL, /* EVAL, EVALSHA, FCALL and their _RO forms */
+    COMMAND_SCRIPT_LOAD,
+    COMMAND_SCRIPT_FLUSH,
+    COMMAND_FUNCTION_CHANGE, /* FUNCTION LOAD, DELETE, FLUSH, RESTORE */
 };
 
 enum command_flag {
@@ -87,6 +95,7 @@ enum command_route {
     /* To all primaries; the replies are merged. */
     ROUTE_ALL_SUM,  /* DBSIZE */
     ROUTE_ALL_LIST, /* KEYS: arrays one behind the other */
+    ROUTE_ALL_ANY,  /* SCRIPT KILL: the first success, or an error */
     ROUTE_ALL_OK,   /* FLUSHALL, SCRIPT FLUSH: the first reply, or an error */
     ROUTE_ALL_AND,  /* SCRIPT EXISTS: 1 where all say 1 */
     ROUTE_SCAN,     /* SCAN: one after the other */
@@ -126,6 +135,19 @@ enum command_class command_class(const struct command *c,
                                  const struct span *argv,
                                  size_t argc,
                                  int64_t wall_ms);
+
+/* How a COMMAND_SCRIPT_CALL says what is to be executed. */
+enum script_call {
+    SCRIPT_BODY,     /* EVAL, EVAL_RO */
+    SCRIPT_SHA1,     /* EVALSHA, EVALSHA_RO */
+    SCRIPT_FUNCTION, /* FCALL, FCALL_RO */
+};
+
+enum script_call command_script_call(const struct command *c);
+
+/* Whether the server lets a script with this body write nothing: its first line
+ * is "#!lua flags=no-writes", or has that flag among others. */
+bool command_script_reads(struct span body);
 
 /* Whether this call would wait at the server: blocking commands; XREAD and
  * XREADGROUP with BLOCK. */

@@ -33,6 +33,11 @@ static const char unknown_command[] = "unknown command";
 /* What makes an UNBLOCKED a proof. */
 static const char state_changed[] = "instance state changed";
 
+/* What servers say behind the words that scripts use for their own ends. */
+static const char loading[] = " is loading the dataset in memory";
+static const char busy[] = " is busy running a ";
+static const char no_script[] = "No matching script";
+
 /* Take the text up to the next space, and that space. */
 static struct span take_word(struct span *text)
 {
@@ -131,6 +136,13 @@ static bool read_redirection(struct span text, struct redis_error *e)
     return read_address(take_word(&text), e);
 }
 
+static bool is_of_the_server(enum redis_error_kind kind, struct span text)
+{
+    return (kind == REDIS_ERROR_LOADING && contains(text, loading)) ||
+           (kind == REDIS_ERROR_BUSY && contains(text, busy)) ||
+           (kind == REDIS_ERROR_NOSCRIPT && begins_with(text, no_script));
+}
+
 struct redis_error redis_error_parse(struct span reply)
 {
     const struct redis_error other = { .kind = REDIS_ERROR_OTHER };
@@ -150,6 +162,7 @@ struct redis_error redis_error_parse(struct span reply)
             e.kind = (enum redis_error_kind)kind;
         }
     }
+    e.own_words = is_of_the_server(e.kind, text);
     if (e.kind == REDIS_ERROR_UNBLOCKED && !contains(text, state_changed)) {
         return other;
     }

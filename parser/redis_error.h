@@ -30,9 +30,11 @@ enum redis_error_kind {
     REDIS_ERROR_COUNT
 };
 
-/* kind is the only field that is always set. */
+/* kind and own_words are always set. */
 struct redis_error {
     enum redis_error_kind kind;
+    bool own_words;   /* LOADING, BUSY, NOSCRIPT: the text is the server's, not
+                         something that a script has made up */
     uint16_t slot;    /* MOVED, ASK: 0 to 16383 */
     uint16_t port;    /* MOVED, ASK: 1 to 65535 */
     struct span host; /* MOVED, ASK: may be empty; borrowed from the reply */

@@ -33,6 +33,7 @@ bool cluster_init(struct engine *e,
     list_init(&c->lane_sets);
     list_init(&c->spare_lanes);
     list_init(&c->lane_waiters);
+    scripts_init(&c->scripts, config->script_cache_bytes);
     budget_init(&c->budget, config->budget_ratio_permille,
                 share_of_process(config->budget_min_per_s, e->workers),
                 share_of_process(config->budget_burst, e->workers), e->now_us);
@@ -101,6 +102,7 @@ void cluster_fini(struct engine *e, struct cluster *c)
     memory_give(e->memory, c->endpoints);
     memory_give(e->memory, c->slots);
     session_free(e, c->fresh);
+    scripts_fini(e->memory, &c->scripts);
     *c = (struct cluster){ 0 };
 }
 

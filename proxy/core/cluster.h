@@ -6,7 +6,9 @@
 
 #include "config/config.h"
 #include "proxy/core/budget.h"
+#include "proxy/core/functions.h"
 #include "proxy/core/list.h"
+#include "proxy/core/scripts.h"
 #include "proxy/core/stats.h"
 
 struct downstream;
@@ -37,6 +39,8 @@ struct cluster {
     struct lane_set *base;      /* of clients that have said nothing; pinned.
                                    NULL until there is memory for it */
     struct budget budget;
+    struct scripts scripts;
+    struct function_changes function_changes;
     struct upstream_stats stats;
     struct session *fresh;  /* owned: a client that has said nothing yet */
     uint32_t lanes_private; /* spare ones included */

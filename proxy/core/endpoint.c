@@ -33,6 +33,8 @@ void endpoint_fini(struct engine *e, struct endpoint *p)
     }
     memory_give(e->memory, p->resolved);
     p->resolved = NULL;
+    functions_free(e->memory, p->functions);
+    p->functions = NULL;
 }
 
 static void trace_health(struct engine *e,

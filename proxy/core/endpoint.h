@@ -47,11 +47,12 @@ struct endpoint {
     bool fallen;              /* was a primary until another node took over */
     uint32_t n_slots;         /* it owns */
     uint32_t shard;           /* nodes of one shard have the same number */
-    bool near;                /* in redial's own zone */
-    bool link_up;             /* a replica's, to its primary */
-    bool lag_known;           /* link_up and lag_us have been told */
-    uint64_t lag_us;          /* since it heard of its primary */
-    uint64_t latency_us;      /* smoothed, of redial's own questions;
+    struct functions *functions; /* owned; NULL: nobody has called one */
+    bool near;                   /* in redial's own zone */
+    bool link_up;                /* a replica's, to its primary */
+    bool lag_known;              /* link_up and lag_us have been told */
+    uint64_t lag_us;             /* since it heard of its primary */
+    uint64_t latency_us;         /* smoothed, of redial's own questions;
                                    0: not measured */
 };
 

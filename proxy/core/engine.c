@@ -472,6 +472,9 @@ void engine_stats(const struct engine *e,
             out->lanes_up += p != NULL ? p->lanes_up : 0;
             out->lanes_connecting += p != NULL ? p->lanes_connecting : 0;
         }
+        out->scripts = c->scripts.n;
+        out->script_bytes = c->scripts.kept_bytes + c->scripts.once_bytes;
+        out->scripts_evicted = c->scripts.evicted;
         out->lanes_private = c->lanes_private;
         out->lanes_spare = c->n_spare;
         out->lane_waiters = c->n_lane_waiters;

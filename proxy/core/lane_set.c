@@ -52,6 +52,26 @@ struct lane_set *lane_set_get(struct engine *e,
 }
 
 static const uint32_t index_apart = UINT32_MAX; /* of no client */
+static const uint32_t index_aside = UINT32_MAX - 1;
+
+bool lane_set_is_aside(const struct lane_set *set)
+{
+    return set->index == index_aside;
+}
+
+struct lane_set *lane_set_aside(struct engine *e,
+                                struct cluster *c,
+                                const struct session *session)
+{
+    LIST_FOR_EACH (node, &c->lane_sets) {
+        struct lane_set *set = CONTAINER_OF(node, struct lane_set, node);
+        if (lane_set_is_aside(set) &&
+            session_same_lane(set->session, session)) {
+            return set;
+        }
+    }
+    return set_new(e, c, session, index_aside);
+}
 
 struct lane_set *lane_set_new_apart(struct engine *e,
                                     struct cluster *c,

@@ -33,6 +33,14 @@ struct lane_set *lane_set_new_apart(struct engine *e,
                                     struct cluster *c,
                                     const struct session *session);
 
+/* The set whose lanes carry what a server in a long script still takes, for
+ * clients with that session. They live while they are needed; nothing but the
+ * identity is established on them. NULL without memory. */
+struct lane_set *lane_set_aside(struct engine *e,
+                                struct cluster *c,
+                                const struct session *session);
+bool lane_set_is_aside(const struct lane_set *set);
+
 /* A client comes, or goes. The set may be gone afterwards. */
 void lane_set_join(struct lane_set *set);
 void lane_set_leave(struct engine *e, struct lane_set *set);

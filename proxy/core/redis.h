@@ -161,6 +161,29 @@ bool redis_cluster_view(struct engine *e,
                         struct downstream *d,
                         struct request *r);
 
+/* redis_script.c (redis.md §3 "Scripts"). r, with a command from
+ * COMMAND_SCRIPT_CALL on, is about to be sent: what goes before it. False: no
+ * memory. */
+bool redis_script_send(struct engine *e, struct upstream *u, struct request *r);
+/* The same, answered with success. */
+void redis_script_accepted(struct engine *e,
+                           struct upstream *u,
+                           const struct request *r);
+/* The server has said NOSCRIPT. True: r can be mended; let it settle. */
+bool redis_script_missing(struct engine *e, struct request *r);
+/* The answer to TASK_FUNCTIONS. */
+void redis_functions_reply(struct engine *e,
+                           struct upstream *u,
+                           struct span reply);
+/* Whether r, a script call, is known to write nothing. */
+bool redis_script_reads(struct engine *e,
+                        const struct request *r,
+                        const struct request_args *args);
+/* Whether r executes the script of that name (40 digits). */
+bool redis_script_is(const struct request *r,
+                     const struct request_args *args,
+                     struct span name);
+
 /* redis_refused.c: look at the requests that servers have refused as not applied
  * (rule 6 of redis.md §4): those that need not wait any more are tried again, or
  * end with the refusal. */

@@ -463,6 +463,7 @@ static bool is_right(enum command_route route,
     case ROUTE_ALL_AND: return read_list(head, &n, &len);
     case ROUTE_SCAN: return read_scan(head, &n, &len);
     case ROUTE_RANDOM: return head.data[0] == '$' || head.data[0] == '_';
+    case ROUTE_ALL_ANY:
     case ROUTE_ALL_OK:
     case ROUTE_NODE:
     case ROUTE_CHANNEL:
@@ -585,6 +586,16 @@ static bool tell_changed(struct engine *e, struct gather *g, struct chain *out)
     return chain_push_copy(e->memory, out, span_of(line));
 }
 
+/* The reply of the first node that has one. */
+static bool merge_any(struct engine *e, struct gather *g, struct chain *out)
+{
+    uint32_t i = 0;
+    while (!g->pieces[i].answered) {
+        i++;
+    }
+    return gather_share(e, &g->pieces[i], 0, out);
+}
+
 bool everywhere_merge(struct engine *e, struct gather *g, struct chain *out)
 {
     enum command_route route = g->parent->command->route;
@@ -594,6 +605,9 @@ bool everywhere_merge(struct engine *e, struct gather *g, struct chain *out)
     }
     if (route == ROUTE_RANDOM) {
         return gather_share(e, last_asked(g), 0, out);
+    }
+    if (route == ROUTE_ALL_ANY) {
+        return merge_any(e, g, out);
     }
     if (asked_twice(e, g)) {
         return tell_changed(e, g, out);

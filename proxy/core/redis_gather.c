@@ -93,6 +93,7 @@ struct request *gather_add(struct engine *e,
     r->arrived_us = parent->arrived_us;
     r->gather = g;
     r->from_replica = parent->from_replica;
+    r->aside = parent->aside;
     r->fragment = true;
     r->judged = true;
     r->piece = first;
@@ -250,6 +251,7 @@ bool gather_share(struct engine *e,
 
 enum rank {
     RANK_NONE,
+    RANK_NOTBUSY, /* SCRIPT KILL: this node runs no script */
     RANK_SERVER,
     RANK_NOTAPPLIED,
     RANK_UNKNOWN,
@@ -265,6 +267,7 @@ static enum rank rank_of(struct span head)
 {
     return begins(head, "-UNKNOWNOUTCOME ") ? RANK_UNKNOWN
            : begins(head, "-NOTAPPLIED ")   ? RANK_NOTAPPLIED
+           : begins(head, "-NOTBUSY ")      ? RANK_NOTBUSY
                                             : RANK_SERVER;
 }
 
@@ -407,7 +410,9 @@ static void finish(struct engine *e, struct gather *g)
     if (downstream_gone(d)) {
         return; /* its end frees everything */
     }
-    if (g->error_rank != RANK_NONE) {
+    bool one_will_do =
+        parent->command->route == ROUTE_ALL_ANY && g->n_answered > 0;
+    if (g->error_rank != RANK_NONE && !one_will_do) {
         answer_error(e, g);
         return;
     }

@@ -7,6 +7,7 @@
 
 #include "parser/redis_error.h"
 #include "parser/reply.h"
+#include "proxy/core/lane_set.h"
 #include "proxy/core/ledger.h"
 #include "proxy/core/state.h"
 
@@ -168,9 +169,14 @@ bool handshake_introduce(struct engine *e, struct upstream *u)
     return tell_name(e, u) && tell_library(e, u);
 }
 
-/* The identity is accepted: establish the rest in one go. */
+/* The identity is accepted: establish the rest in one go. A server in a long
+ * script refuses the rest, and what is to end that script must get through. */
 static void establish(struct engine *e, struct upstream *u)
 {
+    if (u->set != NULL && lane_set_is_aside(u->set)) {
+        upstream_up(e, u);
+        return;
+    }
     if (u->session->db != 0) {
         char db[16];
         snprintf(db, sizeof(db), "%" PRIu32, u->session->db);

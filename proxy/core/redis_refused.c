@@ -29,6 +29,7 @@ static enum verdict judge_refused(struct engine *e,
 static void try_again(struct engine *e, struct downstream *d, struct request *r)
 {
     request_move(r, REQUEST_NEW);
+    r->mended = false;
     d->n_settling--;
     if (redis_follow(e, d, r)) {
         redis_send(e, d, r);
@@ -87,21 +88,35 @@ static bool settle_one(struct engine *e,
 
 /* ---- one server ------------------------------------------------------------ */
 
+/* What the SETTLING ones of d were refused for has been seen to, for all of
+ * them. */
+static bool all_mended(const struct downstream *d)
+{
+    LIST_FOR_EACH (node, &d->requests) {
+        const struct request *r = CONTAINER_OF(node, struct request, arrival);
+        if (r->state == REQUEST_SETTLING && !r->mended) {
+            return false;
+        }
+    }
+    return true;
+}
+
 /* Every SETTLING request becomes BACKOFF or is answered. Returns whether there
- * was one. */
+ * is one that must wait. */
 static bool settle_all(struct engine *e, struct downstream *d)
 {
     struct request *r = first_in(d, REQUEST_SETTLING);
     if (r == NULL) {
         return false;
     }
+    bool mended = all_mended(d);
     d->retry_at_us = 0;
-    uint64_t at_us = retry_time(e, d);
+    uint64_t at_us = mended ? e->now_us : retry_time(e, d);
     for (; r != NULL && !downstream_gone(d);
          r = first_in(d, REQUEST_SETTLING)) {
         settle_one(e, d, r, at_us);
     }
-    return true;
+    return !mended;
 }
 
 /* All that d has open is settling. */
@@ -229,7 +244,7 @@ static void settle_on_several_servers(struct engine *e, struct downstream *d)
     while (!downstream_gone(d) && (r = free_to_go(e, d)) != NULL) {
         if (r->state == REQUEST_BACKOFF) {
             try_again(e, d, r);
-        } else if (r->hops > 0) {
+        } else if (r->hops > 0 || r->mended) {
             if (settle_one(e, d, r, 0)) {
                 try_again(e, d, r);
             }

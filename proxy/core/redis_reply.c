@@ -160,10 +160,12 @@ static unsigned retry_error_of(enum redis_error_kind kind)
 }
 
 /* A script can raise some of these after it has written; the others come from
- * the server before it runs. */
+ * the server before it runs, in its own words. A script that only reads may be
+ * missing whatever happened before: clients know what to do then. */
 static bool proves_not_applied(const struct request *r,
-                               enum redis_error_kind kind)
+                               const struct redis_error *error)
 {
+    enum redis_error_kind kind = error->kind;
     if (!redis_error_not_applied(kind) || r->in_block) {
         return false;
     }
@@ -172,7 +174,11 @@ static bool proves_not_applied(const struct request *r,
     }
     bool redirect = redis_is_redirect(kind) &&
                     r->downstream->listener->cluster->slots != NULL;
-    return kind == REDIS_ERROR_LOADING || kind == REDIS_ERROR_BUSY || redirect;
+    bool missing = kind == REDIS_ERROR_NOSCRIPT &&
+                   r->command->class != CLASS_R &&
+                   command_script_call(r->command) == SCRIPT_SHA1;
+    bool waits = kind == REDIS_ERROR_LOADING || kind == REDIS_ERROR_BUSY;
+    return (error->own_words && (waits || missing)) || redirect;
 }
 
 /* Let r wait until everything its client has behind it is answered; only then
@@ -220,6 +226,11 @@ static bool on_error(struct engine *e,
     uint8_t scratch[ERROR_HEAD_MAX];
     struct span head = message_head(u, m, scratch);
     struct redis_error error = redis_error_parse(head);
+    if (error.kind == REDIS_ERROR_NOSCRIPT && error.own_words &&
+        redis_script_missing(e, r)) {
+        begin_settling(e, u, r, m);
+        return true;
+    }
     if (c->topology != NULL) {
         const char *why = NULL;
         switch (redis_redirect(e, u, r, &error, head, &why)) {
@@ -246,7 +257,7 @@ static bool on_error(struct engine *e,
                                 error.kind == REDIS_ERROR_UNBLOCKED)) {
         upstream_seek_primary(e, u);
     }
-    if (!proves_not_applied(r, error.kind)) {
+    if (!proves_not_applied(r, &error)) {
         c->stats.server_errors++;
         return false;
     }
@@ -346,6 +357,8 @@ static void on_own(struct engine *e,
         blocking_told(u, step, (struct span){ copy, size });
     } else if (task == TASK_TOPOLOGY) {
         topology_reply(e, u, asked_us, step, (struct span){ copy, size });
+    } else if (task == TASK_FUNCTIONS) {
+        redis_functions_reply(e, u, (struct span){ copy, size });
     } else {
         handshake_reply(e, u, step, (struct span){ copy, size });
     }
@@ -438,6 +451,9 @@ static void on_message(struct engine *e, struct upstream *u, struct message *m)
         } else if (d->backoff.failures > 0) {
             backoff_reset(&d->backoff);
         }
+        if (r->command != NULL && r->command->id >= COMMAND_SCRIPT_CALL) {
+            redis_script_accepted(e, u, r);
+        }
         if (r->task != TASK_FORWARD) {
             redis_ledger_reply(e, u, r);
         }
@@ -468,6 +484,9 @@ static void begin_stream(struct engine *e,
     u->streaming = true;
     u->endpoint->cluster->stats.replies_streamed++;
     request_move(r, REQUEST_COMMITTED);
+    if (r->command != NULL && r->command->id >= COMMAND_SCRIPT_CALL) {
+        redis_script_accepted(e, u, r);
+    }
     request_drop_bytes(e, r);
     if (d == NULL || r->quiet) {
         chain_clear(e->memory, &u->partial);

@@ -151,6 +151,53 @@ static bool pass_raw(struct engine *e, struct downstream *d, struct request *r)
     return true;
 }
 
+/* Several nodes answer it. */
+static bool asks_several(const struct downstream *d, const struct command *c)
+{
+    return c->route >= ROUTE_SPLIT_VALUES && cluster_of(d)->slots != NULL;
+}
+
+/* A script that is debugged is a conversation: its replies answer no requests.
+ */
+static bool dispatch_script_debug(struct engine *e,
+                                  struct downstream *d,
+                                  struct request *r)
+{
+    struct request_args args;
+    request_args_init(e, &args, r);
+    bool on = args.argc == 3 && (span_is_word(args.list[2], "YES") ||
+                                 span_is_word(args.list[2], "SYNC"));
+    request_args_fini(e, &args);
+    if (on) {
+        return dispatch_raw(e, d, r);
+    }
+    redis_submit(e, d, r);
+    return true;
+}
+
+/* A server in a long script does not read the connection that the script came
+ * over, so what ends it goes over another one. It overtakes what its client has
+ * in flight (on a connection of its own the server would have refused that with
+ * BUSY by now), but not a script of that client itself: nor would it directly. */
+static bool dispatch_aside(struct engine *e,
+                           struct downstream *d,
+                           struct request *r)
+{
+    LIST_FOR_EACH (node, &d->requests) {
+        const struct request *q = CONTAINER_OF(node, struct request, arrival);
+        if (q->open && q->command != NULL &&
+            q->command->id == COMMAND_SCRIPT_CALL) {
+            return false;
+        }
+    }
+    r->aside = true;
+    if (asks_several(d, r->command)) {
+        return redis_gather(e, d, r);
+    }
+    redis_submit(e, d, r);
+    return true;
+}
+
 /* ---- answered here -------------------------------------------------------- */
 
 static bool dispatch_quit(struct engine *e,
@@ -238,12 +285,6 @@ static bool answer_ok(struct engine *e, struct downstream *d, struct request *r)
     return true;
 }
 
-/* Several nodes answer it. */
-static bool asks_several(const struct downstream *d, const struct command *c)
-{
-    return c->route >= ROUTE_SPLIT_VALUES && cluster_of(d)->slots != NULL;
-}
-
 static bool dispatch_by_id(struct engine *e,
                            struct downstream *d,
                            struct request *r)
@@ -285,8 +326,13 @@ static bool dispatch_by_id(struct engine *e,
     case COMMAND_CLIENT_LINE:
     case COMMAND_CLIENT_CACHING:
     case COMMAND_CLIENT_ID:
-    case COMMAND_WAIT:
+    case COMMAND_WAIT: break;
+    case COMMAND_SCRIPT_DEBUG: return dispatch_script_debug(e, d, r);
+    case COMMAND_ASIDE: return dispatch_aside(e, d, r);
     case COMMAND_SCRIPT_CALL:
+    case COMMAND_SCRIPT_LOAD:
+    case COMMAND_SCRIPT_FLUSH:
+    case COMMAND_FUNCTION_CHANGE:
     case COMMAND_OTHER: break;
     }
     bool cluster = cluster_of(d)->slots != NULL;
@@ -317,7 +363,7 @@ static bool dispatch_large(struct engine *e,
     enum command_id id = r->command != NULL ? r->command->id : COMMAND_OTHER;
     bool lost = cluster_of(d)->slots != NULL && r->command != NULL &&
                 r->command->key_rule != 0 && r->slot == SLOT_NOT_LOOKED_FOR;
-    if (lost || (id != COMMAND_OTHER && id != COMMAND_SCRIPT_CALL) ||
+    if (lost || (id != COMMAND_OTHER && id < COMMAND_SCRIPT_CALL) ||
         (r->command != NULL && asks_several(d, r->command))) {
         redis_refuse(e, d, r, "it is larger than replay_bytes_max");
         return true;
@@ -377,7 +423,7 @@ static bool is_plain(const struct downstream *d, const struct request *r)
         return false;
     }
     return c == NULL ||
-           ((c->id == COMMAND_OTHER || c->id == COMMAND_SCRIPT_CALL) &&
+           ((c->id == COMMAND_OTHER || c->id >= COMMAND_SCRIPT_CALL) &&
             !(c->flags & (COMMAND_PRIVATE | COMMAND_BLOCKING)) &&
             (c->route < ROUTE_CONNECTION || cluster_of(d)->slots == NULL));
 }

@@ -161,6 +161,12 @@ struct upstream *redis_lane(struct engine *e,
                             struct downstream *d,
                             struct request *r)
 {
+    if (r->aside) {
+        struct lane_set *set =
+            lane_set_aside(e, cluster_of(d), downstream_session(e, d));
+        return set == NULL ? NULL
+                           : lane_set_lane(e, set, redis_endpoint(e, d, r));
+    }
     if (d->lane != NULL && (r->own_lane || d->lane->owner_takes_all)) {
         return d->lane;
     }
@@ -182,6 +188,9 @@ static struct upstream *quick_lane(const struct downstream *d,
 {
     const struct cluster *c = cluster_of(d);
     const struct lane_set *set = d->shared;
+    if (r->aside) {
+        return NULL;
+    }
     if (d->lane != NULL || set == NULL || r->from_replica) {
         return d->lane != NULL && d->lane->owner_takes_all ? d->lane : NULL;
     }

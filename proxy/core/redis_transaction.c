@@ -303,7 +303,12 @@ bool redis_in_block(struct engine *e, struct downstream *d, struct request *r)
     case COMMAND_UNWATCH:
     case COMMAND_CLIENT_GETNAME:
     case COMMAND_CLIENT_SETINFO:
-    case COMMAND_SCRIPT_CALL: break;
+    case COMMAND_SCRIPT_DEBUG:
+    case COMMAND_ASIDE:
+    case COMMAND_SCRIPT_CALL:
+    case COMMAND_SCRIPT_LOAD:
+    case COMMAND_SCRIPT_FLUSH:
+    case COMMAND_FUNCTION_CHANGE: break;
     }
     r->in_block = true;
     r->own_lane = true;

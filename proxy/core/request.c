@@ -129,6 +129,10 @@ enum command_class request_class(struct engine *e, const struct request *r)
         enum command_class plain = r->command->class;
         class = r->command->rule == 0 ? plain : CLASS_N;
     }
+    if (class == CLASS_N && r->command->id == COMMAND_SCRIPT_CALL &&
+        redis_script_reads(e, r, &args)) {
+        class = CLASS_R;
+    }
     request_args_fini(e, &args);
     return class;
 }

@@ -45,9 +45,10 @@ enum request_task {
     /* The lane's own, without a client. */
     TASK_PING, /* its liveness check */
     TASK_HANDSHAKE,
-    TASK_ASIDE,    /* ASKING, READONLY: the answer does not matter */
-    TASK_ASK,      /* for the client's request behind it (redis_blocking.h) */
-    TASK_TOPOLOGY, /* step says which question */
+    TASK_ASIDE,     /* ASKING, READONLY: the answer does not matter */
+    TASK_ASK,       /* for the client's request behind it (redis_blocking.h) */
+    TASK_TOPOLOGY,  /* step says which question */
+    TASK_FUNCTIONS, /* FUNCTION LIST */
 };
 
 enum {
@@ -95,6 +96,11 @@ struct request {
     bool from_replica;  /* a replica may answer it */
     bool avoid_replica; /* one has refused it */
     bool asking;        /* ASKING goes before it */
+    bool load_script;   /* SCRIPT LOAD goes before it: its server had lost the
+                           script */
+    bool mended;        /* SETTLING, BACKOFF: what it was refused for needs no
+                           waiting */
+    bool aside;         /* goes over a lane that carries no scripts */
     bool open;          /* counted in downstream->n_open */
     bool quiet;         /* CLIENT REPLY OFF or SKIP: no reply to the client */
     bool ambiguous;     /* an attempt was sent and never answered */

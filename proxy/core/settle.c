@@ -143,14 +143,6 @@ static bool span_has_prefix(struct span text, const char *prefix)
     return text.len >= len && memcmp(text.data, prefix, len) == 0;
 }
 
-static bool script_is(const struct request *r,
-                      const struct request_args *args,
-                      const char *sha1)
-{
-    return r->command->id == COMMAND_SCRIPT_CALL && args->argc > 1 &&
-           span_equal(args->list[1], span_of(sha1));
-}
-
 /* All keys are known and begin so. */
 static bool keys_begin_with(const struct request *r,
                             const struct request_args *args,
@@ -179,7 +171,7 @@ static bool override_matches(const struct replay_override *o,
 {
     switch (o->kind) {
     case OVERRIDE_COMMAND: return strcmp(r->command->name, o->text) == 0;
-    case OVERRIDE_SCRIPT: return script_is(r, args, o->text);
+    case OVERRIDE_SCRIPT: return redis_script_is(r, args, span_of(o->text));
     case OVERRIDE_PREFIX: break;
     }
     return keys_begin_with(r, args, o->text);

@@ -92,10 +92,12 @@ static void note_write(const struct engine *e,
 void upstream_send(struct engine *e, struct upstream *u, struct request *r)
 {
     struct cluster *c = u->endpoint->cluster;
+    bool script = r->command != NULL && r->command->id >= COMMAND_SCRIPT_CALL;
     if (r->blocking != NULL && !blocking_prepare(e, u, r)) {
         return;
     }
-    if ((r->asking && !upstream_send_own(e, u, TASK_ASIDE, 0,
+    if ((script && !redis_script_send(e, u, r)) ||
+        (r->asking && !upstream_send_own(e, u, TASK_ASIDE, 0,
                                          span_of("*1\r\n$6\r\nASKING\r\n"))) ||
         !push_bytes(e, u, r)) {
         e->stats.limit_memory++;

@@ -390,7 +390,8 @@ static enum owed sentinel_owes(struct server *server,
                                              : OWED_DATA;
 }
 
-/* Until its PING has come, all belongs to the handshake. */
+/* Until its PING has come, all belongs to the handshake; where what ends a
+ * script comes first, that connection needs no more. */
 static enum owed handshake_owes(const struct servers *all,
                                 struct player *p,
                                 const struct model_command *c)
@@ -406,6 +407,10 @@ static enum owed handshake_owes(const struct servers *all,
     if (model_arg_is(c, 0, "PING")) {
         p->greeted = true;
         return OWED_PONG;
+    }
+    if (model_arg_is(c, 0, "SCRIPT") || model_arg_is(c, 0, "FUNCTION")) {
+        p->greeted = true;
+        return OWED_DATA;
     }
     return model_arg_is(c, 0, "ROLE") ? OWED_ROLE
            : model_arg_is(c, 1, "ID") ? OWED_CLIENT_ID
