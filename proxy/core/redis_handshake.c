@@ -315,10 +315,15 @@ static void wait_for_server(struct engine *e,
     timer_set(&e->timers, &u->timer, again_us);
 }
 
+/* A server in a long script has refused the id and the name as well. */
 void handshake_again(struct engine *e, struct upstream *u)
 {
     timer_set(&e->timers, &u->timer, u->deadline_us);
-    say_ping(e, u);
+    if (u->client_id == 0) {
+        establish(e, u);
+    } else {
+        say_ping(e, u);
+    }
 }
 
 /* All that is established has been, and nothing is unanswered. */
