@@ -227,7 +227,8 @@ static void phase_drain(struct world *w)
 {
     uint64_t until_us =
         w->now_us + w->config->process.drain_timeout_us + 1000000;
-    bool healthy = !w->draining && !w->settings.never_reads;
+    bool healthy = !w->draining && !w->settings.never_reads &&
+                   (everybody_idle(w) || !some_may_wait(w));
     if (!w->draining) {
         world_finish(w);
     }
