@@ -271,6 +271,55 @@ static bool hears(const struct node *n, const struct node *at, bool shard)
            (!shard || replicates(n, at));
 }
 
+/* Nothing goes wrong, or has for long enough. */
+static bool is_calm(const struct world *w)
+{
+    uint64_t calm_us = w->healed_us + w->upstream->deadline_us + 1000000;
+    bool faultless = true;
+    for (unsigned i = 0; i < FAULT_COUNT; i++) {
+        faultless = faultless && w->settings.rate[i] == 0;
+    }
+    return faultless || (w->healed && w->now_us > calm_us);
+}
+
+/* Its subscriptions are about to change. */
+static bool is_changing(const struct world *w, const struct client *c)
+{
+    for (uint32_t i = 0; i < c->n_waiting; i++) {
+        const struct request_record *r =
+            history_at(w->history, c->waiting[(c->first + i) % CLIENT_WINDOW]);
+        if (r->expect == EXPECT_CONFIRM || r->expect == EXPECT_RESET) {
+            return true;
+        }
+    }
+    return c->quitting || c->engine_closed;
+}
+
+/* Who has subscribed gets it while all is well. */
+static void check_heard(struct world *w,
+                        bool shard,
+                        struct span channel,
+                        unsigned n)
+{
+    uint64_t id;
+    unsigned which;
+    if (n > 0 || !is_calm(w) || !channel_read(channel, &id, &which)) {
+        return;
+    }
+    for (unsigned i = 0; i < w->n_clients; i++) {
+        const struct client *c = w->clients[i];
+        bool hears = shard ? c->subs[SUB_SHARD] >> which & 1
+                           : (c->subs[SUB_CHANNEL] >> which & 1) ||
+                                 (c->subs[SUB_PATTERN] & (1u << which | 1));
+        if (c->id == id && hears && !is_changing(w, c)) {
+            world_violate(w,
+                          "I30: nobody heard a message for client %" PRIu64
+                          " although all is well",
+                          c->id);
+        }
+    }
+}
+
 unsigned publish(struct world *w,
                  struct server *s,
                  bool shard,
@@ -279,12 +328,14 @@ unsigned publish(struct world *w,
 {
     w->published++;
     unsigned n = publish_here(w, s, shard, channel, payload);
+    unsigned others = 0;
     for (unsigned i = 0; w->cluster != NULL && i < w->cluster->n_nodes; i++) {
         struct node *other = w->cluster->nodes[i];
         if (hears(other, (struct node *)s, shard)) {
-            publish_here(w, &other->server, shard, channel, payload);
+            others += publish_here(w, &other->server, shard, channel, payload);
         }
     }
+    check_heard(w, shard, channel, n + others);
     return n;
 }
 
