@@ -72,6 +72,19 @@ def test_200_blocked_clients_and_a_restart(redis, connect):
     assert redis.call("DBSIZE") == 0
 
 
+def test_200_blocked_readers_and_a_restart(redis, connect):
+    """A read is asked again, without a word."""
+    clients = [connect() for _ in range(CLIENTS)]
+    for number, client in enumerate(clients):
+        client.send("XREAD", "BLOCK", "0", "STREAMS", "s", "$")
+    wait_blocked(redis, CLIENTS)
+    kill_and_restart(redis)
+    wait_blocked(redis, CLIENTS)
+    redis.call("XADD", "s", "1-1", "f", "v")
+    for client in clients:
+        assert client.read() == [[b"s", [[b"1-1", [b"f", b"v"]]]]]
+
+
 def test_200_blocked_clients_and_50_connections(redis, make_redial, connect):
     """Who finds no connection of its own waits until one is free: it is not
     refused."""
@@ -86,6 +99,23 @@ def test_200_blocked_clients_and_50_connections(redis, make_redial, connect):
     items = [client.read() for client in clients]
     assert sorted(items, key=lambda pair: int(pair[1])) == [
         [b"q", str(number).encode()] for number in range(CLIENTS)]
+
+
+def test_a_proof_lets_a_pop_wait_on(redis, connect):
+    """-UNBLOCKED says that nothing was popped: the call goes on, for the rest
+    of its time."""
+    clients = [connect() for _ in range(20)]
+    for number, client in enumerate(clients):
+        client.send("BLPOP", f"q:{number}", "30")
+    wait_blocked(redis, 20)
+    redis.call("REPLICAOF", "127.0.0.1", "1")
+    wait_blocked(redis, 0)
+    redis.call("REPLICAOF", "NO", "ONE")
+    wait_blocked(redis, 20)
+    for number, client in enumerate(clients):
+        redis.call("RPUSH", f"q:{number}", number)
+        assert client.read() == [f"q:{number}".encode(),
+                                 str(number).encode()]
 
 
 @pytest.mark.parametrize("command", [
@@ -103,6 +133,19 @@ def test_who_left_pops_nothing(redis, connect, command):
         assert redis.call("RPUSH", "q", "item") == 1
         assert redis.call("LRANGE", "q", 0, -1) == [b"item"]
         redis.call("DEL", "q")
+
+
+def test_who_left_while_the_server_was_away_pops_nothing(redis, connect):
+    client = connect()
+    redis.kill9()
+    client.send("BLPOP", "q", "0")
+    client.close()
+    redis.restart()
+    with connect() as other:  # redial is connected again
+        assert other.call("PING") == b"PONG"
+    assert redis.call("RPUSH", "q", "item") == 1
+    assert blocked(redis) == 0
+    assert redis.call("LLEN", "q") == 1
 
 
 # Transactions
