@@ -51,6 +51,7 @@ enum command_id {
     COMMAND_CLIENT_TRACKING,
     COMMAND_CLIENT_CACHING,
     COMMAND_CLIENT_ID,
+    COMMAND_CLIENT_KILL,
     COMMAND_CLIENT_LINE, /* NO-EVICT, NO-TOUCH and others: the connection stays so
                             until it is told otherwise */
     COMMAND_WAIT,        /* and WAITAOF */

@@ -60,7 +60,7 @@ static bool hand_over(struct engine *e,
     session_free(e, u->session);
     u->session = session;
     u->owner = d;
-    if (!same_name && !handshake_introduce(e, u)) {
+    if (!same_name && !handshake_introduce(e, u, true)) {
         u->owner = NULL;
         upstream_free(e, u, "out of memory");
         return false;

@@ -10,6 +10,7 @@
 #include "proxy/core/lane_set.h"
 #include "proxy/core/ledger.h"
 #include "proxy/core/state.h"
+#include "proxy/core/words.h"
 
 enum step {
     STEP_HELLO,
@@ -43,29 +44,14 @@ static bool send_words(struct engine *e,
                        const struct span *words,
                        size_t n)
 {
-    size_t room = 32;
-    for (size_t i = 0; i < n; i++) {
-        room += words[i].len + 32;
-    }
-    char *text = memory_take(e->memory, room);
-    if (text == NULL) {
+    struct buf *b = words_pack(e->memory, words, n);
+    if (b == NULL) {
         return false;
     }
-    size_t len = (size_t)snprintf(text, room, "*%zu\r\n", n);
-    for (size_t i = 0; i < n; i++) {
-        len +=
-            (size_t)snprintf(text + len, room - len, "$%zu\r\n", words[i].len);
-        if (words[i].len > 0) {
-            memcpy(text + len, words[i].data, words[i].len);
-        }
-        len += words[i].len;
-        text[len++] = '\r';
-        text[len++] = '\n';
-    }
     bool sent = upstream_send_own(e, u, task, (uint8_t)step,
-                                  (struct span){ (uint8_t *)text, len });
-    memset(text, 0, len); /* it may hold a password */
-    memory_give(e->memory, text);
+                                  (struct span){ b->data, b->len });
+    memset(b->data, 0, b->len); /* it may hold a password */
+    buf_unref(e->memory, b);
     return sent;
 }
 
@@ -130,16 +116,23 @@ static void say_ping(struct engine *e, struct upstream *u)
     }
 }
 
-static bool tell_name(struct engine *e, struct upstream *u)
+/* A client's own connection is called as the client says, by default nothing;
+ * renamed: it was called otherwise before. */
+static bool tell_name(struct engine *e, struct upstream *u, bool renamed)
 {
-    char name[80];
+    char name[80] = "";
     struct span words[] = { span_of("CLIENT"), span_of("SETNAME"), { 0 } };
-    if (u->owner != NULL && u->session->name.data != NULL) {
+    bool shared = u->set != NULL;
+    if (!shared && u->session->name.data != NULL) {
         words[2] = text_span(&u->session->name);
-    } else {
-        snprintf(name, sizeof(name), "redial-%.64s",
-                 u->endpoint->cluster->config->name);
+    } else if (shared || renamed) {
+        if (shared) {
+            snprintf(name, sizeof(name), "redial-%.64s",
+                     u->endpoint->cluster->config->name);
+        }
         words[2] = span_of(name);
+    } else {
+        return true;
     }
     return send_words(e, u, TASK_ASIDE, STEP_HELLO, words, 3);
 }
@@ -164,9 +157,9 @@ static bool tell_library(struct engine *e, struct upstream *u)
 }
 
 /* Only labels: nothing depends on the answers. */
-bool handshake_introduce(struct engine *e, struct upstream *u)
+bool handshake_introduce(struct engine *e, struct upstream *u, bool renamed)
 {
-    return tell_name(e, u) && tell_library(e, u);
+    return tell_name(e, u, renamed) && tell_library(e, u);
 }
 
 /* The identity is accepted: establish the rest in one go. A server in a long
@@ -189,7 +182,7 @@ static void establish(struct engine *e, struct upstream *u)
     if (!say(e, u, STEP_ID, words, 2)) {
         return;
     }
-    if (handshake_introduce(e, u)) {
+    if (handshake_introduce(e, u, false)) {
         say_ping(e, u);
     } else {
         no_memory(e, u);

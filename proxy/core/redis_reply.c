@@ -561,7 +561,7 @@ void upstream_bytes(struct engine *e, struct upstream *u, struct slice s)
     u->endpoint->cluster->stats.reply_bytes += s.len;
     /* Anything below may end this connection; then the rest is void. */
     while (rest.len > 0 && u->link == link && u->state != UPSTREAM_CLOSED) {
-        if (u->raw) {
+        if (u->raw && list_empty(&u->in_flight)) {
             on_raw(e, u, rest);
             break;
         }

@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <stdio.h>
 
+#include "parser/number.h"
 #include "proxy/core/lane_pool.h"
 #include "proxy/core/ledger.h"
 #include "proxy/core/redis_blocking.h"
@@ -85,6 +86,36 @@ static bool dispatch_private(struct engine *e,
     return lane != LANE_LATER;
 }
 
+/* CLIENT KILL with an id that a client has been told as its own (CLIENT ID): it
+ * is meant for that client, which is not to be given another connection. */
+static void mark_killed(struct engine *e,
+                        const struct downstream *d,
+                        const struct request *r)
+{
+    struct request_args args;
+    uint64_t id = 0;
+    request_args_init(e, &args, r);
+    for (size_t i = 2; i + 1 < args.argc && i + 1 < REQUEST_ARGS_MAX; i += 2) {
+        int64_t number = 0;
+        if (span_is_word(args.list[i], "ID") &&
+            number_parse(args.list[i + 1], &number) && number > 0) {
+            id = (uint64_t)number;
+        }
+    }
+    request_args_fini(e, &args);
+    const struct endpoint *p = d->lane != NULL ? d->lane->endpoint : NULL;
+    if (id == 0 || p == NULL) {
+        return;
+    }
+    LIST_FOR_EACH (node, &p->lanes) {
+        struct upstream *u = CONTAINER_OF(node, struct upstream, endpoint_node);
+        if (u->owner != NULL && u->client_id == id &&
+            u->owner->ledger != NULL && u->owner->ledger->id_told) {
+            u->killed_us = e->now_us;
+        }
+    }
+}
+
 /* What its connection is to the server from now on. In a cluster it would be
  * so at one node only: what is set there are hints (CLIENT NO-EVICT), and end
  * with the lane. */
@@ -101,6 +132,9 @@ static bool dispatch_kept(struct engine *e,
         d->session_unknown = true;
     }
     bool taken = dispatch_private(e, d, r);
+    if (taken && id == COMMAND_CLIENT_KILL) {
+        mark_killed(e, d, r);
+    }
     r->task = taken ? r->task : (uint8_t)TASK_FORWARD;
     return taken;
 }
@@ -326,6 +360,7 @@ static bool dispatch_by_id(struct engine *e,
     case COMMAND_CLIENT_LINE:
     case COMMAND_CLIENT_CACHING:
     case COMMAND_CLIENT_ID:
+    case COMMAND_CLIENT_KILL:
     case COMMAND_WAIT: break;
     case COMMAND_SCRIPT_DEBUG: return dispatch_script_debug(e, d, r);
     case COMMAND_ASIDE: return dispatch_aside(e, d, r);

@@ -7,6 +7,11 @@
 #include "proxy/core/lane_set.h"
 #include "proxy/core/ledger.h"
 #include "proxy/core/state.h"
+#include "proxy/core/words.h"
+
+enum {
+    STEP_PASSWORD = 1 /* of a TASK_SESSION: it gives a password */
+};
 
 static struct cluster *cluster_of(const struct downstream *d)
 {
@@ -117,6 +122,30 @@ static void accept_setinfo(struct engine *e,
                            struct upstream *u,
                            struct request *r);
 
+/* u has long had this identity, but whether the password is right, only the
+ * server can say, each time anew: the words go there. Its answer decides. */
+static void verify(struct engine *e, struct upstream *u, struct request *r)
+{
+    const struct session *s = r->downstream->session_next;
+    if (r->command->id ==
+        COMMAND_HELLO) { /* without a name: u is everybody's */
+        struct span words[] = { span_of("HELLO"),
+                                span_of(s->resp == 3 ? "3" : "2"),
+                                span_of("AUTH"), text_span(&s->username),
+                                text_span(&s->password) };
+        struct buf *b = words_pack(e->memory, words, 5);
+        if (b == NULL) {
+            no_memory(e, r->downstream, r);
+            return;
+        }
+        request_drop_bytes(e, r);
+        r->part = (struct slice){ .buf = b, .len = b->len };
+        r->size = b->len;
+    }
+    r->task = TASK_LEDGER;
+    upstream_send(e, u, r);
+}
+
 void redis_session_accepted(struct engine *e,
                             struct upstream *u,
                             struct request *r)
@@ -124,6 +153,11 @@ void redis_session_accepted(struct engine *e,
     struct downstream *d = r->downstream;
     if (r->task == TASK_SETINFO) {
         accept_setinfo(e, u, r);
+        return;
+    }
+    if (r->step == STEP_PASSWORD && !u->unauthenticated &&
+        u->up_us < r->arrived_us) {
+        verify(e, u, r);
         return;
     }
     cluster_of(d)->stats.local_replies++;
@@ -176,7 +210,12 @@ void redis_ledger_reply(struct engine *e, struct upstream *u, struct request *r)
     if (d->session_next == NULL) {
         return;
     }
-    struct session *copy = session_copy(e, d->session_next);
+    struct session *copy =
+        u->owner != NULL ? session_copy(e, d->session_next) : NULL;
+    if (u->owner == NULL) {
+        commit_session(e, d); /* it is on a lane of that session already */
+        return;
+    }
     if (copy == NULL) {
         e->stats.limit_memory++;
         d->session_unknown = true; /* a new lane would not be the same */
@@ -327,6 +366,7 @@ bool redis_auth(struct engine *e, struct downstream *d, struct request *r)
         taken = auth_own(e, d, r, user, password);
     } else {
         struct session *next = session_with(e, d, user, password);
+        r->step = STEP_PASSWORD;
         taken =
             next != NULL ? change_session(e, d, r, next) : no_memory(e, d, r);
     }
@@ -425,6 +465,7 @@ static bool apply_hello(struct engine *e,
         return no_memory(e, d, r);
     }
     next->authenticated = next->authenticated || h->auth;
+    r->step = h->auth && pass ? STEP_PASSWORD : 0;
     if (h->resp != 0) {
         next->resp = h->resp;
     }

@@ -294,6 +294,7 @@ bool redis_in_block(struct engine *e, struct downstream *d, struct request *r)
     case COMMAND_CLIENT_CACHING:
     case COMMAND_CLIENT_TRACKING: d->session_unknown = true; break;
     case COMMAND_CLIENT_ID:
+    case COMMAND_CLIENT_KILL:
     case COMMAND_WAIT:
     case COMMAND_OTHER:
     case COMMAND_QUIT:

@@ -117,6 +117,7 @@ void upstream_close_link(struct engine *e, struct upstream *u, bool tell)
     u->ping_sent = false;
     u->renew = false;
     u->client_id = 0;
+    u->killed_us = 0;
 }
 
 void upstream_drop_orphan(struct engine *e,
@@ -276,6 +277,21 @@ static void remember_fence(struct upstream *u, const struct upstream_loss *loss)
     }
 }
 
+/* CLIENT KILL: what was answered still leaves, as it would at the server. */
+static void end_killed(struct engine *e, struct downstream *d)
+{
+    downstream_drop_new(e, d);
+    if (d->n_open == 0) {
+        downstream_finish(e, d);
+    } else {
+        downstream_close(e, d, "CLIENT KILL");
+    }
+}
+
+enum {
+    KILL_US = 1000 * 1000 /* a CLIENT KILL takes effect within */
+};
+
 void upstream_lost(struct engine *e,
                    struct upstream *u,
                    const struct upstream_loss *loss)
@@ -285,6 +301,8 @@ void upstream_lost(struct engine *e,
         return;
     }
     struct downstream *owner = u->owner;
+    bool killed = u->killed_us != 0 && loss->peer_ended &&
+                  e->now_us - u->killed_us < KILL_US;
     bool was_raw = u->raw;
     bool quick = u->answered && loss->peer_ended;
     uint64_t taken = u->taken;
@@ -300,6 +318,9 @@ void upstream_lost(struct engine *e,
     u->state = UPSTREAM_WAITING;
     timer_clear(&e->timers, &u->timer);
     endpoint_failed(e, u->endpoint, loss->why);
+    if (owner != NULL && killed) {
+        end_killed(e, owner);
+    }
     if (owner != NULL && was_raw) {
         u->endpoint->cluster->stats.pubsub_gaps += !owner->closing;
         downstream_drop_new(e, owner);

@@ -85,6 +85,7 @@ struct upstream {
     uint64_t deadline_us;   /* of connect or handshake; of a PING */
     uint64_t active_us;     /* last byte from the server */
     uint64_t up_us;         /* when this connection came up */
+    uint64_t killed_us;     /* when a client has asked the server to end it */
     uint64_t client_id;     /* the server's id of this connection; 0: unknown */
     uint64_t fence_id;      /* an old connection to be killed first; 0: none */
     struct chain hello;     /* the server's reply to our HELLO */
@@ -269,8 +270,9 @@ enum {
 
 /* u, spare, was changed by its last client: RESET, and all anew. */
 void handshake_reset(struct engine *e, struct upstream *u);
-/* u has changed hands: tell the server its new client's name. False: no memory. */
-bool handshake_introduce(struct engine *e, struct upstream *u);
+/* Tell the server what u is called; renamed: it may have been called otherwise.
+ * False: no memory. */
+bool handshake_introduce(struct engine *e, struct upstream *u, bool renamed);
 /* Say a line of the ledger, or a part of what is established with it; step is one
  * of enum ledger_step. False: u is lost. */
 bool handshake_say_line(struct engine *e, struct upstream *u, struct span line);
