@@ -359,11 +359,27 @@ static void move_waiting(struct engine *e, struct cluster *c)
     }
 }
 
+/* Requests for which no server is fit: perhaps one is soon. */
+static bool limbo_is_used(const struct cluster *c)
+{
+    LIST_FOR_EACH (node, &c->endpoints[0]->lanes) {
+        const struct upstream *u =
+            CONTAINER_OF(node, struct upstream, endpoint_node);
+        if (!list_empty(&u->waiting)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void reroute(struct engine *e, struct cluster *c)
 {
     struct upstream *u;
     c->reroute = false;
     move_waiting(e, c);
+    if (c->topology != NULL && limbo_is_used(c)) {
+        topology_want(e, c, "requests wait for a server");
+    }
     /* Sending may end other lanes, so that each is looked for anew. */
     while (!e->ending && (u = lane_with_work(c)) != NULL) {
         upstream_want(e, u);

@@ -52,7 +52,8 @@ void ledger_free(struct engine *e, struct downstream *d)
 
 bool ledger_holds_lane(const struct ledger *l)
 {
-    return l->lines != NULL || l->id_told || l->waits_here || subscriber_is_active(l);
+    return l->lines != NULL || l->id_told || l->waits_here ||
+           subscriber_is_active(l);
 }
 
 /* "CLIENT NO-EVICT OFF": nothing of it is left. */

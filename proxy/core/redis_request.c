@@ -116,9 +116,20 @@ static void mark_killed(struct engine *e,
     }
 }
 
-/* What its connection is to the server from now on. In a cluster it would be
- * so at one node only: what is set there are hints (CLIENT NO-EVICT), and end
- * with the lane. */
+/* In a cluster a connection is what it is to one node only: what is set there
+ * are hints (CLIENT NO-EVICT), and end with the lane. */
+static bool dispatch_hint(struct engine *e,
+                          struct downstream *d,
+                          struct request *r)
+{
+    bool taken = dispatch_private(e, d, r);
+    if (taken && r->own_lane && r->command->class == CLASS_C) {
+        d->lane->spoilt = true;
+    }
+    return taken;
+}
+
+/* What its connection is to the server from now on. */
 static bool dispatch_kept(struct engine *e,
                           struct downstream *d,
                           struct request *r)
@@ -381,7 +392,7 @@ static bool dispatch_by_id(struct engine *e,
         return redis_blocking(e, d, r);
     }
     if (r->command->flags & COMMAND_PRIVATE) {
-        return cluster ? dispatch_private(e, d, r) : dispatch_kept(e, d, r);
+        return cluster ? dispatch_hint(e, d, r) : dispatch_kept(e, d, r);
     }
     if (asks_several(d, r->command)) {
         return redis_gather(e, d, r);

@@ -542,6 +542,9 @@ const char *topology_adopt(struct engine *e, struct topology *t)
     if (changed) {
         topology_trace(e, c, NULL, NULL, "adopted", t->why);
     }
+    if (c->held > 0) {
+        cluster_reroute_later(e, c); /* a replica may be fit now */
+    }
     return NULL;
 }
 
