@@ -4,7 +4,7 @@
 src=$(cd "${1:-.}" && pwd) || exit 2
 work=${2:-/tmp/sim-mutants}
 seeds=${SEEDS:-1-1000}
-kinds=${KINDS:---single --cluster --grpc} # whose mutants
+kinds=${KINDS:---single --cluster --grpc --stateful} # whose mutants
 missed=0
 
 rm -rf "$work"
@@ -151,5 +151,13 @@ mutant 'max_queued_calls ignored' grpc_channel.c \
 mutant 'max_calls ignored' grpc_request.c 's/if (e->grpc.calls >= max || /if (/'
 mutant 'trailers of our own wait for a window' grpc_reply.c \
     's/} else if (call->forwarded) {/} else if (call->forwarded) {\n        grpc_reply_more(e, call);\n    } else if (false) {/'
+# What lives in a connection.
+kind=--stateful
+mutant 'a wait begins anew elsewhere' redis_blocking.c \
+    's/uint64_t end_us = b->since_us + b->timeout_us;/uint64_t end_us = e->now_us + b->timeout_us;/'
+mutant 'who leaves while it waits keeps its lane' downstream.c \
+    's/if (raw || is_blocked(d)) {/if (raw) {/'
+mutant 'a lost WATCH forgotten' settle.c 's/d->watch_lost = true;/;/'
+mutant 'a lane given on as it is' lane_pool.c 's/^    if (u->dirty) {/    if (false) {/'
 echo "$missed mutants not found"
 exit $((missed > 0))
