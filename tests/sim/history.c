@@ -459,6 +459,24 @@ static uint64_t may_be_tried_us(const struct world *w,
     return own_us > deadline_us ? own_us : deadline_us;
 }
 
+/* In front of it is one that may wait, for a connection and at the server. */
+static bool is_behind_a_wait(struct world *w,
+                             const struct client *c,
+                             const struct request_record *r)
+{
+    for (uint32_t i = 0; i < c->n_waiting; i++) {
+        const struct request_record *o =
+            history_at(w->history, c->waiting[(c->first + i) % CLIENT_WINDOW]);
+        if (o->index >= r->index) {
+            break;
+        }
+        if (o->class == CLASS_BN || o->class == CLASS_BR) {
+            return true;
+        }
+    }
+    return false;
+}
+
 void history_attempt(struct world *w,
                      uint32_t request,
                      const struct session *session)
@@ -480,7 +498,8 @@ void history_attempt(struct world *w,
         c != NULL && whole_of(w, r)->arrived &&
         !whole_of(w, r)->behind_others &&
         (w->cluster == NULL || r->block == 0); /* MULTI went before it */
-    bool bound = r->waits_since_us == 0 && r->answer == ANSWER_NONE;
+    bool bound = r->waits_since_us == 0 && r->answer == ANSWER_NONE &&
+                 (c == NULL || !is_behind_a_wait(w, c, r));
     if (known && bound && arrived_us < UINT64_MAX &&
         w->now_us > turn_us + deadline_us) {
         world_violate(w,
