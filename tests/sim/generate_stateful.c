@@ -98,7 +98,8 @@ static void wait_key(struct draft *d, const char *kind, unsigned n)
     char name[24];
     snprintf(name, sizeof name, "{%s}%u", kind, n);
     draft_word(d, name);
-    d->record.keys[0] = WAIT_KEY + (uint32_t)kind[0];
+    unsigned i = d->record.keys[0] == NO_KEY ? 0 : 1;
+    d->record.keys[i] = WAIT_KEY + (uint32_t)kind[0] * 4 + n;
 }
 
 static void draft_timeout(struct world *w, struct draft *d, bool seconds)
