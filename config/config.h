@@ -115,6 +115,10 @@ enum lane_mode {
     LANES_SHARED,
     LANES_PRIVATE
 };
+enum pubsub_gap {
+    PUBSUB_GAP_RESUME,
+    PUBSUB_GAP_CLOSE
+};
 enum log_format {
     LOG_LOGFMT,
     LOG_JSON
@@ -237,6 +241,8 @@ struct listener_config {
     uint64_t client_overflow_max; /* while others wait on a shared lane */
     uint64_t proto_max_bulk;
     uint64_t proto_max_args;
+    uint32_t subscriptions_max; /* of one client, kept for the next lane */
+    enum pubsub_gap on_pubsub_gap;
     uint64_t idle_timeout_us;  /* 0: never */
     uint64_t stall_timeout_us; /* a client that takes no byte of its replies */
     uint32_t accept_backlog;

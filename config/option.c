@@ -72,6 +72,13 @@ const struct word words_lanes[] = {
     { NULL, 0, NULL },
 };
 
+const struct word words_pubsub_gap[] = {
+    { "resume", PUBSUB_GAP_RESUME,
+      "it is subscribed again, and does not hear of it" },
+    { "close", PUBSUB_GAP_CLOSE, "its connection is closed" },
+    { NULL, 0, NULL },
+};
+
 const struct word words_replay[] = {
     { "none", REPLAY_NONE, "nothing" },
     { "read", REPLAY_READ, "what only reads (GET)" },

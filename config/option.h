@@ -142,6 +142,7 @@ extern const struct word words_protocol[];
 extern const struct word words_read_from[];
 extern const struct word words_cluster_view[];
 extern const struct word words_lanes[];
+extern const struct word words_pubsub_gap[];
 extern const struct word words_replay[];
 extern const struct word words_retry_error[];
 extern const struct word words_backoff[];

@@ -4,6 +4,7 @@
 
 #include "proxy/core/lane_set.h"
 #include "proxy/core/redis_gather.h"
+#include "proxy/core/redis_pubsub.h"
 #include "proxy/core/state.h"
 
 static uint32_t share_of_process(uint32_t value, unsigned workers)
@@ -308,9 +309,11 @@ static void rehome(struct engine *e, struct upstream *u)
     if (u->owner_takes_all) {
         r = NULL; /* wherever the primary is */
     }
-    struct endpoint *to = r != NULL ? redis_endpoint(e, d, r)
-                          : lost    ? redis_any_endpoint(d)
-                                    : u->endpoint;
+    struct endpoint *shard = r == NULL ? subscriber_endpoint(d) : NULL;
+    struct endpoint *to = shard != NULL ? shard
+                          : r != NULL   ? redis_endpoint(e, d, r)
+                          : lost        ? redis_any_endpoint(d)
+                                        : u->endpoint;
     if (to != u->endpoint && !any_awaits_fence(u)) {
         upstream_rehome(e, u, to);
     }

@@ -8,6 +8,7 @@
 #include "proxy/core/lane_set.h"
 #include "proxy/core/ledger.h"
 #include "proxy/core/redis_gather.h"
+#include "proxy/core/redis_pubsub.h"
 #include "proxy/core/state.h"
 
 const struct session *downstream_session(const struct engine *e,
@@ -270,10 +271,15 @@ static bool is_blocked(const struct downstream *d)
     return false;
 }
 
+bool downstream_listens(const struct downstream *d)
+{
+    return (d->lane != NULL && d->lane->raw) ||
+           (d->ledger != NULL && subscriber_is_active(d->ledger));
+}
+
 void downstream_ended(struct engine *e, struct downstream *d)
 {
-    bool raw = d->lane != NULL && d->lane->raw;
-    if (raw || is_blocked(d)) {
+    if (downstream_listens(d) || is_blocked(d)) {
         end(e, d, true);
         return;
     }
@@ -360,19 +366,31 @@ static void send_reply(struct engine *e,
     forget(e, d, r);
 }
 
-/* Send the replies whose turn has come. */
-static void flush(struct engine *e, struct downstream *d)
+void downstream_flush(struct engine *e, struct downstream *d)
 {
     while (!list_empty(&d->requests)) {
         struct request *r =
             CONTAINER_OF(d->requests.next, struct request, arrival);
         if (r->state != REQUEST_DONE) {
-            if (r->fragment) {
-                gather_turn(e, r);
-            }
             break;
         }
         send_reply(e, d, r);
+    }
+}
+
+/* Send the replies whose turn has come, also parts of them. */
+static void flush(struct engine *e, struct downstream *d)
+{
+    downstream_flush(e, d);
+    if (d->ledger != NULL) {
+        redis_push_late(e, d);
+    }
+    if (list_empty(&d->requests)) {
+        return;
+    }
+    struct request *r = CONTAINER_OF(d->requests.next, struct request, arrival);
+    if (r->fragment) {
+        gather_turn(e, r);
     }
 }
 
@@ -446,8 +464,8 @@ static void mark_answered(struct engine *e,
     if (r->state == REQUEST_SETTLING || r->state == REQUEST_BACKOFF) {
         d->n_settling--;
     }
-    if (r->task == TASK_RAW) {
-        d->entering_raw = false;
+    if (r->task == TASK_RAW || r->task == TASK_SUBSCRIBE) {
+        d->alone = false;
     }
     if (r->open) {
         d->n_open--;

@@ -84,7 +84,10 @@ struct downstream {
     bool closing;         /* takes no more requests; ends when all is out */
     bool has_work;        /* is in engine->work */
     bool doomed;          /* ends before the step does */
-    bool entering_raw;    /* a TASK_RAW request has not been sent yet */
+    bool alone;           /* has a request out that nothing may follow until it
+                             is answered, or, TASK_RAW, sent */
+    bool subscribed;      /* RESP2 with subscriptions: the server takes few
+                             commands */
     bool large_replies;   /* has had a streamed reply: prefers its own lane */
     bool session_unknown; /* state was changed inside a transaction */
 };
@@ -112,11 +115,18 @@ void downstream_timeout(struct engine *e, struct downstream *d);
 void downstream_later(struct engine *e, struct downstream *d);
 void downstream_work(struct engine *e);
 
+/* It may be silent for ever, and hears what it has not asked for: subscribers,
+ * MONITOR, SYNC. */
+bool downstream_listens(const struct downstream *d);
+
 /* The client has gone, or will have before the step ends. */
 static inline bool downstream_gone(const struct downstream *d)
 {
     return d->conn.dead || d->doomed;
 }
+
+/* Send the replies that are due and have not left yet. */
+void downstream_flush(struct engine *e, struct downstream *d);
 
 /* End the connection in this step. why NULL: without a word in the log. */
 void downstream_close(struct engine *e, struct downstream *d, const char *why);

@@ -173,7 +173,7 @@ static uint64_t check_idle(struct engine *e, struct downstream *d)
     if (limit_us == 0) {
         return UINT64_MAX;
     }
-    bool busy = !list_empty(&d->requests) || (d->lane != NULL && d->lane->raw);
+    bool busy = !list_empty(&d->requests) || downstream_listens(d);
     uint64_t due_us = (busy ? e->now_us : d->progress_us) + limit_us;
     if (e->now_us < due_us) {
         return due_us;

@@ -46,6 +46,8 @@ void ledger_free(struct engine *e, struct downstream *d)
     drop_lines(e, l, NULL);
     block_log_free(e, l);
     subscriber_free(e, l);
+    d->held -= l->late.bytes;
+    chain_clear(e->memory, &l->late);
     memory_give(e->memory, l);
     d->ledger = NULL;
 }

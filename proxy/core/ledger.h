@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "parser/span.h"
+#include "proxy/core/buf.h"
 #include "proxy/core/list.h"
 
 struct block_log;
@@ -40,6 +41,7 @@ struct ledger {
     struct ledger_line *lines;     /* owned */
     struct block_log *block;       /* owned; NULL: no block is open */
     struct subscriber *subscriber; /* owned; NULL: never subscribed */
+    struct chain late;             /* pushes that wait for the end of a reply */
 };
 
 enum {

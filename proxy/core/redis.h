@@ -104,6 +104,18 @@ void redis_block_aborted(struct engine *e, struct request *r);
  * was lost, as the server would if somebody had changed a watched key. */
 void redis_answer_sham(struct engine *e, struct request *r);
 
+/* redis_push.c: pushes that had to wait may be able to leave. d has a ledger. */
+void redis_push_late(struct engine *e, struct downstream *d);
+
+/* redis_reply.c: read u no further if its client does not keep up. */
+void redis_slow_down(struct engine *e,
+                     struct upstream *u,
+                     struct downstream *d);
+/* redis_reply.c: r, in flight on u, is answered. */
+void redis_take_from_flight(struct engine *e,
+                            struct upstream *u,
+                            struct request *r);
+
 /* redis_request.c: give r, whose turn has come, to the client's lane. */
 void redis_submit(struct engine *e, struct downstream *d, struct request *r);
 

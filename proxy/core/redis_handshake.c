@@ -9,6 +9,7 @@
 #include "parser/reply.h"
 #include "proxy/core/lane_set.h"
 #include "proxy/core/ledger.h"
+#include "proxy/core/redis_pubsub.h"
 #include "proxy/core/state.h"
 #include "proxy/core/words.h"
 
@@ -21,7 +22,8 @@ enum step {
     STEP_PING,
     STEP_KILL,
     STEP_RESET,
-    STEP_LINE
+    STEP_LINE,
+    STEP_SUBSCRIBE
 };
 
 enum {
@@ -345,6 +347,43 @@ bool handshake_say_line(struct engine *e, struct upstream *u, struct span line)
     return false;
 }
 
+bool handshake_subscribe(struct engine *e,
+                         struct upstream *u,
+                         struct span line,
+                         uint32_t n)
+{
+    if (!upstream_send_own(e, u, TASK_HANDSHAKE, STEP_SUBSCRIBE, line)) {
+        no_memory(e, u);
+        return false;
+    }
+    CONTAINER_OF(u->in_flight.prev, struct request, place)->pieces_more = n - 1;
+    return true;
+}
+
+bool handshake_subscribes(const struct request *r)
+{
+    return r->task == TASK_HANDSHAKE && r->step == STEP_SUBSCRIBE;
+}
+
+void handshake_goes_on(struct engine *e, struct upstream *u)
+{
+    u->deadline_us = e->now_us + upstream_policy(u)->handshake_timeout_us;
+    timer_set(&e->timers, &u->timer, u->deadline_us);
+    be_up_if_done(e, u);
+}
+
+static void on_subscribe(struct engine *e,
+                         struct upstream *u,
+                         struct span reply)
+{
+    if (reply.data[0] == '-' && is_temporary(redis_error_parse(reply).kind)) {
+        fail(e, u, reply);
+        return;
+    }
+    subscriber_reply(e, u, reply);
+    be_up_if_done(e, u);
+}
+
 void handshake_reset(struct engine *e, struct upstream *u)
 {
     struct span words[] = { span_of("RESET") };
@@ -476,5 +515,6 @@ void handshake_reply(struct engine *e,
         on_line(e, u, reply);
         be_up_if_done(e, u);
         break;
+    case STEP_SUBSCRIBE: on_subscribe(e, u, reply); break;
     }
 }

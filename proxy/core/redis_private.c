@@ -14,7 +14,7 @@ static struct cluster *cluster_of(const struct downstream *d)
 bool redis_lane_is_held(const struct downstream *d)
 {
     return (d->block != BLOCK_NONE && !d->multi_owed) || d->watching ||
-           d->session_unknown || d->entering_raw || d->lane->raw ||
+           d->session_unknown || d->alone || d->lane->raw ||
            (d->ledger != NULL && ledger_holds_lane(d->ledger));
 }
 

@@ -3,22 +3,12 @@
 #include <assert.h>
 
 #include "parser/redis_error.h"
+#include "proxy/core/message.h"
 #include "proxy/core/redis_blocking.h"
+#include "proxy/core/redis_pubsub.h"
 #include "proxy/core/sentinel.h"
 #include "proxy/core/settle.h"
 #include "proxy/core/state.h"
-
-enum {
-    ERROR_HEAD_MAX = 512
-}; /* bytes of an error reply that are looked at */
-
-/* A whole message: what was kept of it before, and a part of a block. */
-struct message {
-    struct buf *buf;
-    uint32_t offset;
-    uint32_t len;
-    uint8_t type;
-};
 
 static void break_lane(struct engine *e, struct upstream *u, const char *why)
 {
@@ -26,19 +16,41 @@ static void break_lane(struct engine *e, struct upstream *u, const char *why)
     upstream_lost(e, u, &(struct upstream_loss){ .why = why, .tell = true });
 }
 
-/* The beginning of the message in one piece; scratch has ERROR_HEAD_MAX
- * bytes. */
-static struct span message_head(const struct upstream *u,
-                                const struct message *m,
-                                uint8_t *scratch)
+struct span message_head(const struct upstream *u,
+                         const struct message *m,
+                         uint8_t *scratch)
 {
     if (u->partial.head == NULL) {
         return (struct span){ m->buf->data + m->offset, m->len };
     }
-    size_t n = chain_copy(&u->partial, scratch, ERROR_HEAD_MAX);
-    size_t rest = ERROR_HEAD_MAX - n < m->len ? ERROR_HEAD_MAX - n : m->len;
+    size_t n = chain_copy(&u->partial, scratch, MESSAGE_HEAD_MAX);
+    size_t room = MESSAGE_HEAD_MAX - n;
+    size_t rest = room < m->len ? room : m->len;
     memcpy(scratch + n, m->buf->data + m->offset, rest);
     return (struct span){ scratch, n + rest };
+}
+
+bool message_whole(struct engine *e,
+                   const struct upstream *u,
+                   const struct message *m,
+                   struct span *whole,
+                   void **copy)
+{
+    *copy = NULL;
+    *whole = (struct span){ m->buf->data + m->offset, m->len };
+    if (u->partial.head == NULL) {
+        return true;
+    }
+    size_t size = u->partial.bytes + m->len;
+    uint8_t *bytes = memory_take_raw(e->memory, size);
+    if (bytes == NULL) {
+        return false;
+    }
+    size_t n = chain_copy(&u->partial, bytes, size);
+    memcpy(bytes + n, m->buf->data + m->offset, m->len);
+    *whole = (struct span){ bytes, size };
+    *copy = bytes;
+    return true;
 }
 
 /* A client that does not keep up: its lane is read no further until it has
@@ -46,9 +58,7 @@ static struct span message_head(const struct upstream *u,
  * held instead, but not of a reply that is streamed, which may be of any size.
  * Over several servers, replies that are held wait for one of them, and that
  * one must be read: only what the client itself does not take counts there. */
-static void slow_down(struct engine *e,
-                      struct upstream *u,
-                      struct downstream *d)
+void redis_slow_down(struct engine *e, struct upstream *u, struct downstream *d)
 {
     const struct listener_config *config = d->listener->config;
     uint64_t owed = d->unwritten + d->held;
@@ -73,9 +83,9 @@ static void slow_down(struct engine *e,
     downstream_stall(e, d, u);
 }
 
-static void take_from_flight(struct engine *e,
-                             struct upstream *u,
-                             struct request *r)
+void redis_take_from_flight(struct engine *e,
+                            struct upstream *u,
+                            struct request *r)
 {
     list_remove(&r->place);
     u->endpoint->in_flight--;
@@ -111,11 +121,11 @@ static void deliver(struct engine *e,
 {
     struct downstream *d = r->downstream;
     d->served_us = e->now_us;
-    take_from_flight(e, u, r);
+    redis_take_from_flight(e, u, r);
     redis_forget_refusal(e, r);
     if (u->partial.head == NULL) {
         downstream_reply(e, r, m->buf, m->offset, m->len);
-        slow_down(e, u, d);
+        redis_slow_down(e, u, d);
         return;
     }
     if (!keep_reply(e, u, r, m)) {
@@ -124,7 +134,7 @@ static void deliver(struct engine *e,
         return;
     }
     downstream_answer(e, r);
-    slow_down(e, u, d);
+    redis_slow_down(e, u, d);
 }
 
 /* ---- refusals ----------------------------------------------------------- */
@@ -189,7 +199,7 @@ static void begin_settling(struct engine *e,
                            const struct message *m)
 {
     struct downstream *d = r->downstream;
-    take_from_flight(e, u, r);
+    redis_take_from_flight(e, u, r);
     if (!keep_reply(e, u, r, m)) {
         e->stats.limit_memory++;
         downstream_close(e, d, "out of memory for its reply");
@@ -223,7 +233,7 @@ static bool on_error(struct engine *e,
                      struct message *m)
 {
     struct cluster *c = u->endpoint->cluster;
-    uint8_t scratch[ERROR_HEAD_MAX];
+    uint8_t scratch[MESSAGE_HEAD_MAX];
     struct span head = message_head(u, m, scratch);
     struct redis_error error = redis_error_parse(head);
     if (error.kind == REDIS_ERROR_NOSCRIPT && error.own_words &&
@@ -241,13 +251,13 @@ static bool on_error(struct engine *e,
             r->has_error = false;
             return true;
         case REDIRECT_CROSSSLOT:
-            take_from_flight(e, u, r);
+            redis_take_from_flight(e, u, r);
             chain_clear(e->memory, &u->partial);
             c->stats.server_errors++;
             downstream_answer_text(e, r, redis_crossslot);
             return true;
         case REDIRECT_REFUSE:
-            take_from_flight(e, u, r);
+            redis_take_from_flight(e, u, r);
             chain_clear(e->memory, &u->partial);
             request_give_up(e, r, c, OUTCOME_NOT_APPLIED, GIVE_UP_POLICY, why);
             return true;
@@ -262,16 +272,16 @@ static bool on_error(struct engine *e,
         return false;
     }
     if (error.kind == REDIS_ERROR_MOVED || error.kind == REDIS_ERROR_ASK) {
-        take_from_flight(e, u, r);
+        redis_take_from_flight(e, u, r);
         chain_clear(e->memory, &u->partial);
         request_give_up(e, r, c, OUTCOME_NOT_APPLIED, GIVE_UP_POLICY,
                         "the server is a node of a Redis Cluster and the key "
                         "lives on another node (type = cluster)");
         return true;
     }
-    bool can_wait =
-        !r->streaming && may_ask_again(r, error.kind) &&
-        (r->task == TASK_FORWARD || r->task == TASK_LINE || r->task == TASK_ID);
+    bool can_wait = !r->streaming && may_ask_again(r, error.kind) &&
+                    (r->task == TASK_FORWARD || r->task == TASK_LINE ||
+                     r->task == TASK_ID || r->task == TASK_SUBSCRIBE);
     if (can_wait && c->config->retry &&
         (c->config->retry_on_error & retry_error_of(error.kind)) != 0) {
         begin_settling(e, u, r, m);
@@ -280,7 +290,7 @@ static bool on_error(struct engine *e,
     c->stats.server_errors++;
     if (r->ambiguous) {
         /* This attempt was refused, but an earlier one may have run. */
-        take_from_flight(e, u, r);
+        redis_take_from_flight(e, u, r);
         chain_clear(e->memory, &u->partial);
         request_give_up(e, r, c, OUTCOME_AMBIGUOUS, GIVE_UP_POLICY,
                         redis_error_name(error.kind));
@@ -293,25 +303,20 @@ static bool on_error(struct engine *e,
 
 static void on_sentinel_push(struct engine *e,
                              struct upstream *u,
-                             struct message *m)
+                             const struct message *m)
 {
-    size_t size = u->partial.bytes + m->len;
-    uint8_t *copy = memory_take(e->memory, size);
-    if (copy != NULL) {
-        size_t n = chain_copy(&u->partial, copy, size);
-        memcpy(copy + n, m->buf->data + m->offset, m->len);
+    struct span whole;
+    void *copy;
+    if (message_whole(e, u, m, &whole, &copy)) { /* else polling finds out */
+        sentinel_push(e, u->endpoint->cluster->topology, u, whole);
+        memory_give(e->memory, copy);
     }
     chain_clear(e->memory, &u->partial);
-    if (copy != NULL) { /* else polling finds out */
-        sentinel_push(e, u->endpoint->cluster->topology, u,
-                      (struct span){ copy, size });
-    }
-    memory_give(e->memory, copy);
 }
 
 static void on_push(struct engine *e, struct upstream *u, struct message *m)
 {
-    struct downstream *d = u->owner;
+    const struct downstream *d = u->owner;
     if (u->endpoint->sentinel) {
         on_sentinel_push(e, u, m);
         return;
@@ -321,10 +326,7 @@ static void on_push(struct engine *e, struct upstream *u, struct message *m)
         chain_clear(e->memory, &u->partial);
         return;
     }
-    d->unwritten += u->partial.bytes;
-    chain_move(&d->conn.out, &u->partial);
-    downstream_write(e, d, m->buf, m->offset, m->len);
-    slow_down(e, u, d);
+    redis_push(e, u, m);
 }
 
 static void on_own(struct engine *e,
@@ -372,7 +374,7 @@ static void end_stream(struct engine *e,
 {
     struct downstream *d = r->downstream;
     u->streaming = false;
-    take_from_flight(e, u, r);
+    redis_take_from_flight(e, u, r);
     if (d == NULL) {
         request_free(e, r);
         return;
@@ -389,6 +391,9 @@ static bool is_success(uint8_t type)
 
 static void on_message(struct engine *e, struct upstream *u, struct message *m)
 {
+    if ((m->type == '>' || u->listens) && pubsub_message(e, u, m)) {
+        return;
+    }
     if (m->type == '>') {
         on_push(e, u, m);
         return;
@@ -419,25 +424,25 @@ static void on_message(struct engine *e, struct upstream *u, struct message *m)
                                         m->len };
         if (gather_piece(e, r, is_success(m->type), &piece)) {
             if (d != NULL) {
-                slow_down(e, u, d);
+                redis_slow_down(e, u, d);
             }
             return;
         }
     }
     if (d == NULL) {
         chain_clear(e->memory, &u->partial);
-        take_from_flight(e, u, r);
+        redis_take_from_flight(e, u, r);
         request_free(e, r);
         return;
     }
     if (r->task == TASK_ABORT) {
-        take_from_flight(e, u, r);
+        redis_take_from_flight(e, u, r);
         chain_clear(e->memory, &u->partial);
         redis_block_aborted(e, r);
         return;
     }
     if (r->blocking != NULL && r->blocking->doubtful) {
-        take_from_flight(e, u, r);
+        redis_take_from_flight(e, u, r);
         chain_clear(e->memory, &u->partial);
         request_give_up(e, r, u->endpoint->cluster, OUTCOME_NOT_APPLIED,
                         GIVE_UP_POLICY,
@@ -463,6 +468,9 @@ static void on_message(struct engine *e, struct upstream *u, struct message *m)
         }
         if (r->task == TASK_LEDGER) {
             redis_session_dropped(e, d);
+        }
+        if (r->task == TASK_SUBSCRIBE) {
+            subscriber_answered(e, u, r, false);
         }
         if (r->first_watch && d->n_open == 1) {
             d->watching = false;
@@ -499,7 +507,7 @@ static void begin_stream(struct engine *e,
     d->unwritten += u->partial.bytes;
     chain_move(&d->conn.out, &u->partial);
     conn_touch(e, &d->conn);
-    slow_down(e, u, d);
+    redis_slow_down(e, u, d);
 }
 
 static void keep_partial(struct engine *e,
@@ -517,7 +525,7 @@ static void keep_partial(struct engine *e,
         struct downstream *d = r->downstream;
         if (d != NULL && !r->quiet) {
             downstream_write(e, d, b, offset, len);
-            slow_down(e, u, d);
+            redis_slow_down(e, u, d);
         }
         return;
     }
@@ -529,7 +537,7 @@ static void keep_partial(struct engine *e,
     if (u->partial.bytes <= u->endpoint->cluster->config->reply_hold_max ||
         r == NULL || r->state != REQUEST_SENT || u->scanner.type == '>' ||
         r->gather != NULL || r->pieces_more > 0 || request_is_own(r) ||
-        r->sent_end > u->taken) {
+        r->sent_end > u->taken || u->listens) {
         return;
     }
     struct downstream *d = r->downstream;
@@ -544,7 +552,7 @@ static void on_raw(struct engine *e, struct upstream *u, struct slice s)
 {
     struct downstream *d = u->owner;
     if (downstream_write(e, d, s.buf, s.offset, s.len)) {
-        slow_down(e, u, d);
+        redis_slow_down(e, u, d);
     }
 }
 
@@ -571,9 +579,10 @@ void upstream_bytes(struct engine *e, struct upstream *u, struct slice s)
             rest.offset += taken;
             rest.len -= taken;
             if (taken > 0) {
-                slow_down(e, u,
-                          CONTAINER_OF(u->in_flight.next, struct request, place)
-                              ->downstream);
+                redis_slow_down(e, u,
+                                CONTAINER_OF(u->in_flight.next, struct request,
+                                             place)
+                                    ->downstream);
             }
             if (rest.len == 0) {
                 break;

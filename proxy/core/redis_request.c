@@ -7,6 +7,7 @@
 #include "proxy/core/lane_pool.h"
 #include "proxy/core/ledger.h"
 #include "proxy/core/redis_blocking.h"
+#include "proxy/core/redis_pubsub.h"
 #include "proxy/core/state.h"
 
 static struct cluster *cluster_of(const struct downstream *d)
@@ -179,7 +180,7 @@ static bool dispatch_raw(struct engine *e,
     enum lane_answer lane = redis_want_private(e, d, r);
     if (lane == LANE_READY) {
         r->task = TASK_RAW;
-        d->entering_raw = true;
+        d->alone = true;
         redis_submit(e, d, r);
     }
     return lane != LANE_LATER;
@@ -279,6 +280,7 @@ static bool dispatch_reset(struct engine *e,
     d->watching = false;
     d->watch_lost = false;
     d->reply_off = false;
+    d->subscribed = false;
     d->session_unknown = false;
     cluster_of(d)->stats.local_replies++;
     r->quiet = false;
@@ -354,7 +356,7 @@ static bool dispatch_by_id(struct engine *e,
     case COMMAND_MULTI: return redis_multi(e, d, r);
     case COMMAND_SUBSCRIBE:
     case COMMAND_UNSUBSCRIBE:
-    case COMMAND_MONITOR:
+    case COMMAND_MONITOR: return redis_subscribe(e, d, r);
     case COMMAND_SYNC: return dispatch_raw(e, d, r);
     case COMMAND_WATCH: return dispatch_watch(e, d, r);
     case COMMAND_UNWATCH:
@@ -460,6 +462,24 @@ static bool dispatch_special(struct engine *e,
     return dispatch_by_id(e, d, r);
 }
 
+/* RESP2 with subscriptions: besides these the server takes PING, and has the
+ * words for all others. */
+static bool dispatch_subscribed(struct engine *e,
+                                struct downstream *d,
+                                struct request *r)
+{
+    switch (r->command != NULL ? r->command->id : COMMAND_OTHER) {
+    case COMMAND_SUBSCRIBE:
+    case COMMAND_UNSUBSCRIBE: return redis_subscribe(e, d, r);
+    case COMMAND_QUIT: return dispatch_quit(e, d, r);
+    case COMMAND_RESET: return dispatch_reset(e, d, r);
+    default: break;
+    }
+    r->own_lane = true;
+    redis_submit(e, d, r);
+    return true;
+}
+
 /* Nothing about it concerns the connection: the common case. */
 static bool is_plain(const struct downstream *d, const struct request *r)
 {
@@ -516,7 +536,7 @@ bool redis_dispatch(struct engine *e, struct downstream *d, struct request *r)
             return lane == LANE_REFUSED;
         }
     }
-    if (d->entering_raw) {
+    if (d->alone && !r->judged) {
         return false;
     }
     const struct cluster *c = cluster_of(d);
@@ -541,6 +561,8 @@ bool redis_dispatch(struct engine *e, struct downstream *d, struct request *r)
     bool taken = true;
     if (d->lane != NULL && d->lane->raw) {
         taken = pass_raw(e, d, r);
+    } else if (d->subscribed) {
+        taken = dispatch_subscribed(e, d, r);
     } else if (is_plain(d, r)) {
         redis_submit(e, d, r);
     } else {

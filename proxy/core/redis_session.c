@@ -6,6 +6,7 @@
 #include "parser/redis_error.h"
 #include "proxy/core/lane_set.h"
 #include "proxy/core/ledger.h"
+#include "proxy/core/redis_pubsub.h"
 #include "proxy/core/state.h"
 #include "proxy/core/words.h"
 
@@ -199,6 +200,10 @@ void redis_ledger_reply(struct engine *e, struct upstream *u, struct request *r)
         d->session_unknown = !ledger_note(e, d, r) || d->session_unknown;
         return;
     }
+    if (r->task == TASK_SUBSCRIBE) {
+        subscriber_answered(e, u, r, true);
+        return;
+    }
     if (r->task == TASK_ID) {
         struct ledger *l = ledger_get(e, d);
         if (l != NULL) {
@@ -224,6 +229,7 @@ void redis_ledger_reply(struct engine *e, struct upstream *u, struct request *r)
         u->session = copy;
     }
     commit_session(e, d);
+    subscriber_mind(d);
     /* What goes to other nodes goes in the new session, too. */
     if (d->shared != NULL && !redis_bind_shared(e, d)) {
         downstream_close(e, d, "out of memory for its session");

@@ -40,8 +40,10 @@ enum request_task {
     TASK_LINE,    /* CLIENT NO-EVICT and the like: sent; on success kept in the
                      ledger word by word */
     TASK_ID,      /* CLIENT ID: on success the lane has to stay its client's */
-    TASK_RAW,     /* SUBSCRIBE, MONITOR, SYNC and all behind them: sent, and its
-                     replies are not told apart */
+    TASK_SUBSCRIBE, /* SUBSCRIBE, MONITOR and their relatives: what the server
+                       confirms is kept (redis_pubsub.h) */
+    TASK_RAW, /* SYNC and all behind it: sent, and its replies are not told
+                       apart */
     /* The lane's own, without a client. */
     TASK_PING, /* its liveness check */
     TASK_HANDSHAKE,

@@ -57,7 +57,8 @@ void settle_describe(struct engine *e,
                                   .writes = true,
                                   .gather = r->gather };
     if (r->task == TASK_LEDGER || r->task == TASK_SETINFO ||
-        r->task == TASK_LINE || r->task == TASK_ID) {
+        r->task == TASK_LINE || r->task == TASK_ID ||
+        r->task == TASK_SUBSCRIBE) {
         item->any_key = false;
         item->writes = false;
         return;
@@ -211,7 +212,8 @@ bool replay_permitted(struct engine *e,
                       enum command_class class)
 {
     if (r->task == TASK_LEDGER || r->task == TASK_SETINFO ||
-        r->task == TASK_LINE || r->task == TASK_ID) {
+        r->task == TASK_LINE || r->task == TASK_ID ||
+        r->task == TASK_SUBSCRIBE) {
         return true; /* saying it again changes nothing */
     }
     if (r->streaming || r->in_block || r->part.buf == NULL ||

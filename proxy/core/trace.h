@@ -17,6 +17,8 @@ enum trace_type {
     TRACE_DRAIN,    /* draining began or ended */
     TRACE_TOPOLOGY, /* a node came, went or changed its role; the map of slots
                        changed; an address was refused: from, to, reason */
+    TRACE_PUBSUB, /* a client's subscriptions lost their connection (to: gap, or
+                     closed), or have it again */
 
     /* gRPC (grpc.md §6.2); made by grpc_trace.c. */
     TRACE_CALL_DONE,      /* a call has its status */

@@ -6,6 +6,7 @@
 #include "proxy/core/lane_pool.h"
 #include "proxy/core/lane_set.h"
 #include "proxy/core/redis_blocking.h"
+#include "proxy/core/redis_pubsub.h"
 #include "proxy/core/settle.h"
 #include "proxy/core/state.h"
 
@@ -243,6 +244,9 @@ void upstream_up(struct engine *e, struct upstream *u)
     if (u->endpoint->role == NODE_REPLICA && c->slots != NULL) {
         upstream_read_only(e, u);
     }
+    if (u->owner != NULL) {
+        subscriber_up(e, u);
+    }
     upstream_flush(e, u);
     if (u->fence_done) {
         u->fence_needed = false;
@@ -292,6 +296,18 @@ enum {
     KILL_US = 1000 * 1000 /* a CLIENT KILL takes effect within */
 };
 
+/* Its client cannot, or does not want to, go on without it. */
+static void end_with_lane(struct engine *e,
+                          struct upstream *u,
+                          const struct upstream_loss *loss)
+{
+    struct downstream *d = u->owner;
+    downstream_drop_new(e, d);
+    downstream_give_up_all(e, d, loss->why);
+    upstream_drop_unwanted(e, u);
+    downstream_finish(e, d); /* what the server said last still goes */
+}
+
 void upstream_lost(struct engine *e,
                    struct upstream *u,
                    const struct upstream_loss *loss)
@@ -321,10 +337,8 @@ void upstream_lost(struct engine *e,
     if (owner != NULL && killed) {
         end_killed(e, owner);
     }
-    if (owner != NULL && was_raw) {
-        u->endpoint->cluster->stats.pubsub_gaps += !owner->closing;
-        downstream_drop_new(e, owner);
-        downstream_finish(e, owner); /* what the server said last still goes */
+    if (owner != NULL && (was_raw || subscriber_lost(e, u, loss))) {
+        end_with_lane(e, u, loss);
         upstream_wait_and_retry(e, u, loss->why, quick);
         return;
     }

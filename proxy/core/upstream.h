@@ -276,5 +276,15 @@ bool handshake_introduce(struct engine *e, struct upstream *u, bool renamed);
 /* Say a line of the ledger, or a part of what is established with it; step is one
  * of enum ledger_step. False: u is lost. */
 bool handshake_say_line(struct engine *e, struct upstream *u, struct span line);
+/* Say a command that is answered by n confirmations, or an error, which comes to
+ * subscriber_reply(). False: u is lost. */
+bool handshake_subscribe(struct engine *e,
+                         struct upstream *u,
+                         struct span line,
+                         uint32_t n);
+/* Whether r is such a command. */
+bool handshake_subscribes(const struct request *r);
+/* One of them has been confirmed. */
+void handshake_goes_on(struct engine *e, struct upstream *u);
 
 #endif

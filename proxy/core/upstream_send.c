@@ -2,6 +2,7 @@
 #include <assert.h>
 
 #include "proxy/core/redis_blocking.h"
+#include "proxy/core/redis_pubsub.h"
 #include "proxy/core/state.h"
 
 bool upstream_has_room(const struct upstream *u)
@@ -122,6 +123,9 @@ void upstream_send(struct engine *e, struct upstream *u, struct request *r)
     u->queued_end += r->size;
     r->sent_end = r->incomplete ? UINT64_MAX : u->queued_end;
     c->stats.late_attempts += deadline_passed(e, r);
+    if (r->task == TASK_SUBSCRIBE) {
+        subscriber_sent(e, u, r);
+    }
     request_move(r, REQUEST_SENT);
     list_append(&u->in_flight, &r->place);
     u->endpoint->in_flight++;

@@ -312,6 +312,7 @@ static enum log_level trace_level(const struct trace_record *r)
     case TRACE_THROTTLE_CLOSED:
     case TRACE_ABUSE:
     case TRACE_BAD_PREFACE:
+    case TRACE_PUBSUB:
     case TRACE_WRITE_STALLED: return LOG_WARN;
     case TRACE_LANE:
     case TRACE_RETRY:

@@ -15,6 +15,7 @@ enum {
     ASK_ARGS_MAX = 4,
     PEERS_MAX = 64,
     NAME_MAX_BYTES = 32,
+    CHANNELS_MAX = 8,
 };
 
 /* One command of a client. */
@@ -22,9 +23,10 @@ struct ask {
     struct bytes raw; /* multibulk; no two are the same in one play */
     struct span argv[ASK_ARGS_MAX];
     size_t argc;
-    unsigned executed; /* by the server, so far */
-    bool denied;       /* answered -NOTAPPLIED */
-    bool queued;       /* answered +QUEUED */
+    unsigned executed;  /* by the server, so far */
+    bool denied;        /* answered -NOTAPPLIED */
+    bool queued;        /* answered +QUEUED */
+    unsigned confirmed; /* of its channels */
 };
 
 /* What the server, or a client, believes the connection to be. */
@@ -37,6 +39,8 @@ struct identity {
     bool block_failed;           /* a command of the block was refused */
     struct ask *block[ASKS_MAX]; /* queued */
     size_t n_block;
+    char channels[CHANNELS_MAX][NAME_MAX_BYTES]; /* subscribed to */
+    size_t n_channels;
 };
 
 /* One connection, of a client or to the server. */
@@ -53,6 +57,7 @@ struct peer {
     struct ask asks[ASKS_MAX]; /* of a client */
     size_t n_asks;
     size_t n_answers;
+    size_t n_messages; /* that were published */
 };
 
 /* A free request that the engine shall not have. */
@@ -76,8 +81,10 @@ struct driver {
     unsigned spare; /* segments left in the engine's free list at each step */
     uint64_t clients_id; /* of server connections, so far */
 
-    bool down;               /* the server refuses connections */
-    bool mute;               /* it executes, but its replies do not arrive */
+    bool down;  /* the server refuses connections */
+    bool mute;  /* it executes, but its replies do not arrive */
+    bool brief; /* only reply_bytes more of them arrive */
+    size_t reply_bytes;
     bool deaf;               /* nothing it is sent leaves our kernel */
     bool slow;               /* clients take nothing */
     bool switched;           /* sentinels name another primary */

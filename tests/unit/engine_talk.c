@@ -75,11 +75,6 @@ static void execute(struct bytes *out,
         bytes_add_text(out, ":1\r\n");
     } else if (is_word(name, "RESET")) {
         bytes_add_text(out, "+RESET\r\n");
-    } else if (is_word(name, "SUBSCRIBE")) {
-        bytes_add_text(out, "*3\r\n");
-        talk_bulk(out, span_of("subscribe"));
-        talk_bulk(out, a->argv[1]);
-        bytes_add_text(out, ":1\r\n");
     } else {
         bytes_add_text(out, "+OK\r\n");
     }
@@ -123,6 +118,91 @@ static bool is_data(const struct ask *a)
 {
     return is_word(a->argv[0], "GET") || is_word(a->argv[0], "SET") ||
            is_word(a->argv[0], "INCR") || is_word(a->argv[0], "ECHO");
+}
+
+/* ---- subscriptions --------------------------------------------------------------- */
+
+static bool is_subscribe(const struct ask *a)
+{
+    return is_word(a->argv[0], "SUBSCRIBE") ||
+           is_word(a->argv[0], "UNSUBSCRIBE");
+}
+
+static size_t channel_find(const struct identity *i, struct span name)
+{
+    size_t k = 0;
+    while (k < i->n_channels && !is_same(span_of(i->channels[k]), name)) {
+        k++;
+    }
+    return k;
+}
+
+/* Confirmation k of a. */
+static void confirm(struct bytes *out,
+                    struct identity *i,
+                    const struct ask *a,
+                    size_t k)
+{
+    bool subscribe = is_word(a->argv[0], "SUBSCRIBE");
+    struct span name = k + 1 < a->argc ? a->argv[k + 1] : (struct span){ 0 };
+    if (a->argc == 1 && i->n_channels > 0) {
+        name = span_of(i->channels[0]);
+    }
+    char kept[NAME_MAX_BYTES] = "";
+    assert_true(name.len < NAME_MAX_BYTES);
+    memcpy(kept, name.len > 0 ? name.data : (const uint8_t *)"", name.len);
+    size_t at = channel_find(i, name);
+    if (subscribe && at == i->n_channels) {
+        assert_true(at < CHANNELS_MAX);
+        memcpy(i->channels[i->n_channels++], kept, sizeof(kept));
+    } else if (!subscribe && at < i->n_channels) {
+        memmove(i->channels[at], i->channels[at + 1],
+                (i->n_channels - at - 1) * sizeof(kept));
+        i->n_channels--;
+    }
+    bytes_add_text(out, i->resp == 3 ? ">3\r\n" : "*3\r\n");
+    talk_bulk(out, span_of(subscribe ? "subscribe" : "unsubscribe"));
+    if (name.data == NULL) {
+        bytes_add_text(out, i->resp == 3 ? "_\r\n" : "$-1\r\n");
+    } else {
+        talk_bulk(out, span_of(kept));
+    }
+    bytes_printf(out, ":%zu\r\n", i->n_channels);
+}
+
+/* Say it, and after the last SUBSCRIBE that something was published. */
+static void serve_subscribe(struct identity *i,
+                            const struct ask *a,
+                            struct bytes *out)
+{
+    size_t k = 0;
+    do {
+        confirm(out, i, a, k++);
+    } while (a->argc > 1 ? k + 1 < a->argc : i->n_channels > 0);
+    if (is_word(a->argv[0], "SUBSCRIBE")) {
+        bytes_add_text(out, i->resp == 3 ? ">3\r\n" : "*3\r\n");
+        talk_bulk(out, span_of("message"));
+        talk_bulk(out, a->argv[1]);
+        talk_bulk(out, span_of("something"));
+    }
+}
+
+static bool is_message(struct span reply)
+{
+    static const char word[] = "3\r\n$7\r\nmessage\r\n";
+    return (begins(reply, "*") || begins(reply, ">")) &&
+           reply.len > sizeof(word) &&
+           memcmp(reply.data + 1, word, sizeof(word) - 1) == 0;
+}
+
+/* It comes only while its channel is subscribed to. */
+static void check_message(const struct identity *i, struct span reply)
+{
+    const uint8_t *name = reply.data + 17;
+    assert_true(name[0] == '$' && name[2] == '\r');
+    struct span channel = { name + 4, (size_t)(name[1] - '0') };
+    assert_true(channel_find(i, channel) < i->n_channels);
+    assert_true(begins(reply, i->resp == 3 ? ">" : "*"));
 }
 
 /* ---- a client looks at its replies --------------------------------------------- */
@@ -192,6 +272,17 @@ static void check_error(struct identity *i, struct ask *a, struct span reply)
     }
 }
 
+/* One confirmation. Returns whether it was the last one. */
+static bool check_confirmation(struct peer *c, struct ask *a, struct span reply)
+{
+    struct identity *i = &c->identity;
+    struct bytes expected = { 0 };
+    confirm(&expected, i, a, a->confirmed++);
+    expect_equal(reply, &expected);
+    bytes_fini(&expected);
+    return a->argc > 1 ? a->confirmed + 1 == a->argc : i->n_channels == 0;
+}
+
 static void check_reply(struct peer *c, struct ask *a, struct span reply)
 {
     struct identity *i = &c->identity;
@@ -255,9 +346,21 @@ void client_reads(struct peer *c)
         if (scan == SCAN_MORE) {
             return;
         }
-        assert_true(c->n_answers < c->n_asks);
         struct span reply = { bytes_front(&c->unread), used };
-        check_reply(c, &c->asks[c->n_answers++], reply);
+        if (is_message(reply)) {
+            check_message(&c->identity, reply);
+            c->n_messages++;
+            bytes_drop(&c->unread, used);
+            continue;
+        }
+        assert_true(c->n_answers < c->n_asks);
+        struct ask *a = &c->asks[c->n_answers];
+        if (begins(reply, "-") || !is_subscribe(a) || c->identity.multi) {
+            c->n_answers++;
+            check_reply(c, a, reply);
+        } else {
+            c->n_answers += check_confirmation(c, a, reply);
+        }
         bytes_drop(&c->unread, used);
     }
 }
@@ -369,7 +472,9 @@ static bool serve_lane(struct driver *d,
         identity_init(i); /* a lane on its way to the next client */
         bytes_add_text(out, "+RESET\r\n");
     } else if (is_word(a->argv[0], "PING")) {
-        bytes_add_text(out, "+PONG\r\n");
+        bool array = i->resp == 2 && i->n_channels > 0;
+        bytes_add_text(out,
+                       array ? "*2\r\n$4\r\npong\r\n$0\r\n\r\n" : "+PONG\r\n");
     } else if (is_word(a->argv[0], "ROLE")) {
         bytes_add_text(out, "*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n");
     } else if (is_word(a->argv[0], "INFO")) {
@@ -447,13 +552,19 @@ void server_reads(struct driver *d, struct peer *p)
         struct ask own = { 0 };
         own.argc = command_split(raw, own.argv, ASK_ARGS_MAX);
         struct bytes reply = { 0 };
-        if (!serve_lane(d, p, &own, &reply)) {
+        if (is_subscribe(&own) && !begins(own.argv[1], "+") &&
+            !p->identity.multi) {
+            serve_subscribe(&p->identity, &own, &reply);
+        } else if (!serve_lane(d, p, &own, &reply)) {
             struct ask *a = ask_find(d, raw);
             assert_non_null(a); /* nobody has said this */
             serve_client(d, p, a, &reply);
         }
         if (!d->mute) {
-            bytes_add(&p->arriving, reply.data, reply.size);
+            bool cut = d->brief && reply.size > d->reply_bytes;
+            size_t n = cut ? d->reply_bytes : reply.size;
+            bytes_add(&p->arriving, bytes_front(&reply), n);
+            d->reply_bytes -= d->brief ? n : 0;
         }
         bytes_fini(&reply);
         bytes_drop(&p->unread, used);

@@ -275,11 +275,31 @@ static void a_client_subscribes(struct driver *d)
 {
     struct peer *c = driver_client(d);
     driver_say(d, c, "GET a1");
-    driver_say(d, c, "SUBSCRIBE news");
-    driver_run(d);
-    driver_say(d, c, "SUBSCRIBE weather");
+    driver_say(d, c, "SUBSCRIBE news weather");
     driver_run(d);
     driver_cut(d, IO_END);
+    driver_run(d);
+    driver_say(d, c, "UNSUBSCRIBE news");
+    driver_say(d, c, "UNSUBSCRIBE");
+    driver_say(d, c, "GET a2");
+    driver_run(d);
+}
+
+static void a_subscription_is_lost_in_flight(struct driver *d)
+{
+    struct peer *c = driver_client(d);
+    driver_say(d, c, "HELLO 3");
+    driver_say(d, c, "SUBSCRIBE news");
+    driver_run(d);
+    d->mute = true;
+    driver_say(d, c, "SUBSCRIBE weather sport");
+    driver_say(d, c, "GET a1");
+    driver_run(d);
+    driver_cut(d, IO_RESET);
+    d->mute = false;
+    driver_pass(d, second_us);
+    driver_say(d, c, "RESET");
+    driver_say(d, c, "GET a2");
     driver_run(d);
 }
 
@@ -543,7 +563,8 @@ struct conversation {
     const char *url;
     const char *sets[SETS_MAX];
     struct config *config; /* owned */
-    size_t failing;        /* which allocation */
+    bool resp3;
+    size_t failing; /* which allocation */
     struct driver driver;
 };
 
@@ -609,6 +630,39 @@ static bool play(struct conversation *c, size_t fail_at, bool fail_on)
     return failed;
 }
 
+/* The connection breaks after each byte of what answers a SUBSCRIBE, and of what
+ * answers redial's own one afterwards. */
+static void confirmations_break_anywhere(void **state)
+{
+    struct conversation *c = *state;
+    struct driver *d = &c->driver;
+    for (size_t n = 0; n < 400; n++) {
+        *d = (struct driver){ 0 };
+        assert_true(driver_open(d, c->config));
+        struct peer *client = driver_client(d);
+        if (c->resp3) {
+            driver_say(d, client, "HELLO 3");
+        }
+        driver_say(d, client, "SUBSCRIBE weather");
+        driver_run(d);
+        d->brief = true;
+        d->reply_bytes = n;
+        driver_say(d, client, "SUBSCRIBE news weather sport");
+        driver_say(d, client, "UNSUBSCRIBE news");
+        driver_run(d);
+        driver_cut(d, IO_RESET);
+        d->brief = false;
+        driver_pass(d, second_us);
+        assert_int_equal(client->identity.n_channels, 2);
+        driver_say(d, client, "UNSUBSCRIBE");
+        driver_say(d, client, "GET a1");
+        heal(d);
+        assert_true(client->open);
+        assert_int_equal(client->n_answers, client->n_asks);
+        driver_close(d);
+    }
+}
+
 static void each_allocation_fails(void **state)
 {
     struct conversation *c = *state;
@@ -662,6 +716,15 @@ int main(void)
         CONVERSATION(a_transaction_is_broken_here, NULL),
         CONVERSATION(a_transaction_loses_its_lane, NULL),
         CONVERSATION(a_client_subscribes, NULL),
+        CONVERSATION(a_client_subscribes, "listener.subscriptions_max=1"),
+        CONVERSATION(a_client_subscribes, "listener.on_pubsub_gap=close"),
+        CONVERSATION(a_subscription_is_lost_in_flight, NULL),
+        { "confirmations_break_anywhere", confirmations_break_anywhere, set_up,
+          tear_down, &(struct conversation){ .url = "redis://redis:6379" } },
+        { "confirmations_break_anywhere_with_resp3",
+          confirmations_break_anywhere, set_up, tear_down,
+          &(struct conversation){ .url = "redis://redis:6379",
+                                  .resp3 = true } },
         CONVERSATION(a_large_request_is_streamed,
                      "upstream.replay_bytes_max=4KiB"),
         CONVERSATION(a_large_request_begins_alone,
