@@ -299,7 +299,7 @@ static bool dispatch_reply_mode(struct engine *e,
     bool off = span_is_word(mode, "OFF");
     bool skip = span_is_word(mode, "SKIP");
     request_args_fini(e, &args);
-    if (args.argc != 3 || !(on || off || skip)) {
+    if (args.argc != 3 || !(on || off || skip) || redis_unauthenticated(d)) {
         redis_submit(e, d, r); /* the server knows the words for this */
         return true;
     }

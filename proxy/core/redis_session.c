@@ -110,7 +110,8 @@ static void answer_hello(struct engine *e,
         return;
     }
     if (first == '-') {
-        redis_session_dropped(e, r->downstream); /* a server before 6.0 */
+        /* A server before 6.0, or one that wants a password. */
+        redis_session_dropped(e, r->downstream);
     } else {
         commit_session(e, r->downstream);
     }
@@ -162,7 +163,7 @@ void redis_session_accepted(struct engine *e,
         return;
     }
     cluster_of(d)->stats.local_replies++;
-    if (u->unauthenticated) {
+    if (u->unauthenticated && r->command->id != COMMAND_HELLO) {
         const char *text = refusal_without_password(r);
         redis_session_dropped(e, d);
         if (!downstream_gone(d)) {

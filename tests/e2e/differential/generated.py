@@ -90,16 +90,16 @@ TABLES = {name: table(text) for name, text in (
     ("pubsub", PUBSUB), ("blocking", BLOCKING), ("tracking", TRACKING))}
 
 # What a scene is about: how often each table is asked.
-MOODS = [
-    {"data": 20, "wrong": 1},
-    {"data": 8, "wrong": 1, "block": 6, "session": 1},
-    {"data": 3, "pubsub": 8, "session": 1, "block": 1},
-    {"data": 5, "blocking": 4, "block": 1, "session": 1},
-    {"data": 8, "tracking": 3, "block": 1},
-    {"data": 6, "session": 5, "wrong": 1, "block": 2},
-    {"data": 6, "wrong": 1, "session": 2, "block": 3, "pubsub": 2,
-     "blocking": 2, "tracking": 1},
-]
+MOODS = {
+    "data": {"data": 20, "wrong": 1},
+    "multi": {"data": 8, "wrong": 1, "block": 6, "session": 1},
+    "pubsub": {"data": 3, "pubsub": 8, "session": 1, "block": 1},
+    "blocking": {"data": 9, "blocking": 3, "block": 1, "session": 1},
+    "tracking": {"data": 8, "tracking": 3, "block": 1},
+    "session": {"data": 6, "session": 5, "wrong": 1, "block": 2},
+    "all": {"data": 6, "wrong": 1, "session": 2, "block": 3, "pubsub": 2,
+            "blocking": 2, "tracking": 1},
+}
 
 
 class Author:
@@ -139,7 +139,7 @@ class Author:
         while length > 0:
             conn, where = dice.choice(conns), f"random:{number}"
             chance = dice.random()
-            if chance < 0.02:
+            if chance < (0.15 if "blocking" in mood else 0.02):
                 scene.steps.append(Step(where, what="clock",
                                         seconds=dice.choice((0.5, 2, 60))))
             elif chance < 0.03:
@@ -156,13 +156,13 @@ class Author:
         return scene
 
 
-def scenes(seed, commands, moods=MOODS):
+def scenes(seed, commands, moods=tuple(MOODS)):
     """Scenes with at least so many commands in all."""
     author, out, left, number = Author(seed), [], commands, 0
     while left > 0:
         length = author.dice.randint(20, 80)
         out.append(author.scene(f"{seed}-{number}",
-                                moods[number % len(moods)], length))
+                                MOODS[moods[number % len(moods)]], length))
         left -= length
         number += 1
     return out

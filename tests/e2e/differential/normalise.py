@@ -89,11 +89,11 @@ def acl_log(raw):
     return fields(CONNECTION + BUFFERS + ("name",), raw)
 
 
-@normaliser("slowlog-entry", "SLOWLOG GET*", reason="durations, addresses, "
-            "and the entry's number")
+@normaliser("slowlog-entry", "SLOWLOG GET*", reason="durations; address and "
+            "name of the connection, which may be a shared lane")
 def slowlog_entry(raw):
-    raw = re.sub(rb"(?m)^:\d+\r$", b":\r", raw)
-    return re.sub(rb"127\.0\.0\.1:\d+", b"", bulk_free(raw))
+    return re.sub(rb"(?m):\d+(\r\n\*(?:.*\r\n)+?)\$\r\n127\.0\.0\.1:\d+\r\n"
+                  rb"\$\r\n.*\r\n", rb":\1", bulk_free(raw))
 
 
 @normaliser("object-address", "DEBUG OBJECT*", reason="a place in memory")

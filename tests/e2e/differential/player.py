@@ -20,13 +20,6 @@ QUIET_S = 0.04         # scenes in which the server answers nobody
 SMALL_WRITE = 4096
 
 
-def needs_rest(step, scene, heard):
-    """Whether only the server's list of clients can tell that a step has had
-    its effect. A server that is paused does not give it."""
-    return (step.what in ("close", "end") or not heard.messages) \
-        and "paused" not in scene.options
-
-
 class Conn:
     """A client's socket, the messages it has received, and its end."""
 
@@ -239,7 +232,7 @@ class DirectSide(Side):
         self.sent = 0
         heard = self.take()
         self.keep(step, heard)
-        if needs_rest(step, scene, heard):
+        if not scene.silent():
             heard.waiting = self.waiting()
         return heard
 
@@ -275,8 +268,9 @@ class OtherSide(Side):
     def listen(self, step, scene, expected):
         self._wait(lambda: self._has(expected),
                    LITTLE_S if self.lost else PATIENCE_S)
-        if needs_rest(step, scene, expected):
-            self._wait(lambda: self.waiting() == expected.waiting, 1.0)
+        if expected.waiting:
+            self._wait(lambda: self.waiting() == expected.waiting,
+                       LITTLE_S if self.lost else 1.0)
         heard = self.take(expected)
         self.keep(step, heard)
         return heard

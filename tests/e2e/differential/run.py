@@ -4,7 +4,7 @@ byte of each connection.
 
     python3 tests/e2e/differential/run.py [--resp 2|3] [--lanes shared|private|none]
         [--upstream standalone|cluster] [--scene PATTERN]
-        [--seed N [--commands N]]
+        [--seed N [--commands N] [--mood NAME]]
 
 Without --seed the recorded stream (scenes/); with it, a random one.
 --lanes none compares two servers without redial: proves the comparison.
@@ -162,13 +162,16 @@ def main():
     parser.add_argument("--scene", default="*", help="only those")
     parser.add_argument("--seed", type=int)
     parser.add_argument("--commands", type=int, default=5000)
+    parser.add_argument("--mood", action="append", choices=generated.MOODS,
+                        help="only what is about that")
     parser.add_argument("--set", action="append", default=[],
                         help="an option of redial")
     arguments = parser.parse_args()
     if arguments.seed is None:
         scenes = recorded_scenes.recorded()
     else:
-        scenes = generated.scenes(arguments.seed, arguments.commands)
+        scenes = generated.scenes(arguments.seed, arguments.commands,
+                                  arguments.mood or tuple(generated.MOODS))
     scenes = [s for s in scenes if fnmatch.fnmatchcase(s.name,
                                                        arguments.scene)]
     bad = 0

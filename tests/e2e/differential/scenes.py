@@ -85,6 +85,11 @@ class Scene:
         """What the scene's server asks for; None: nothing."""
         return self.options.get("password")
 
+    def silent(self):
+        """Whether the player must not ask the server for its clients: it
+        would show, or the server is paused and does not answer."""
+        return "silent" in self.options
+
     def plain(self):
         """Whether connections are left as they begin."""
         return "plain" in self.options
