@@ -295,8 +295,11 @@ static bool lane_fits(const struct engine *e,
                       const struct request *r)
 {
     const struct downstream *d = r->downstream;
+    /* One that changes the session, and goes to a shared lane that has it. */
+    bool ahead =
+        r->task == TASK_SESSION || (r->task == TASK_LEDGER && u->owner == NULL);
     const struct session *s =
-        r->task == TASK_SESSION ? d->session_next : downstream_session(e, d);
+        ahead ? d->session_next : downstream_session(e, d);
     return session_same_lane(u->session, s);
 }
 
