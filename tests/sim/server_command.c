@@ -40,9 +40,16 @@ void command_executed(struct world *w,
 
 static void cannot_execute(const struct model_command *m, struct bytes *out)
 {
-    char name[24] = "";
-    for (size_t i = 0; i < m->arg[0].len && i + 1 < sizeof name; i++) {
-        name[i] = (char)tolower(m->arg[0].data[i]);
+    char name[40] = "";
+    size_t n = 0;
+    size_t words = model_arg_is(m, 0, "CLIENT") && m->argc > 1 ? 2 : 1;
+    for (size_t k = 0; k < words; k++) {
+        for (size_t i = 0; i < m->arg[k].len && n + 2 < sizeof name; i++) {
+            name[n++] = (char)tolower(m->arg[k].data[i]);
+        }
+        if (k + 1 < words) {
+            name[n++] = '|';
+        }
     }
     bytes_printf(out,
                  "-ERR Can't execute '%s': only (P|S)SUBSCRIBE / "
@@ -188,7 +195,10 @@ void command_execute(struct world *w,
                      struct bytes *out)
 {
     bool queues = c->in_multi && c->authenticated && !acts_at_once(m);
-    if (!queues && login_command(w, c, m, out)) {
+    bool subscribed = c->n_subs > 0 && c->ledger.resp == 2 &&
+                      !model_arg_is(m, 0, "RESET") &&
+                      !model_arg_is(m, 0, "QUIT");
+    if (!queues && !subscribed && login_command(w, c, m, out)) {
         return;
     }
     if (w->cluster != NULL && c->authenticated &&
