@@ -279,11 +279,11 @@ static bool dispatch_reset(struct engine *e,
     d->block_passed = false;
     d->watching = false;
     d->watch_lost = false;
+    r->quiet = r->quiet && !d->reply_off; /* SKIP is meant for this one */
     d->reply_off = false;
     d->subscribed = false;
     d->session_unknown = false;
     cluster_of(d)->stats.local_replies++;
-    r->quiet = false;
     downstream_answer_text(e, r, "+RESET\r\n");
     return true;
 }

@@ -250,14 +250,16 @@ class DirectSide(Side):
                 return
 
     def _unread(self):
-        """Whether bytes of clients wait in the server's sockets."""
-        port = self.side.server.port
+        """Whether bytes of clients wait in the server's sockets, or in front
+        of them."""
+        port = f":{self.side.server.port:04X}"
         with open("/proc/net/tcp") as table:
-            for line in table:
-                words = line.split()
-                if words[1].endswith(f":{port:04X}") \
-                        and words[3] == "01" \
-                        and not words[4].endswith(":00000000"):
+            for line in table.readlines()[1:]:
+                _, local, remote, state, queues = line.split()[:5]
+                sending, receiving = queues.split(":")
+                if state == "01" and (
+                        local.endswith(port) and receiving != "00000000" or
+                        remote.endswith(port) and sending != "00000000"):
                     return True
         return False
 
