@@ -22,8 +22,10 @@ bool functions_are_due(const struct functions *f,
 
 void functions_asked(struct functions *f,
                      const struct function_changes *changes,
-                     uint64_t now_us)
+                     uint64_t now_us,
+                     uint8_t mark)
 {
+    f->mark = mark;
     f->asked_us = now_us;
     f->version = changes->version;
 }
@@ -70,13 +72,13 @@ static void take_library(struct functions *f, const struct reply *library)
 
 void functions_answered(struct memory *m,
                         struct functions *f,
-                        const struct function_changes *changes,
+                        uint8_t mark,
                         struct span reply)
 {
-    forget(m, f);
-    if (f->version != changes->version) {
-        return; /* it may be from before the change */
+    if (mark != f->mark) {
+        return;
     }
+    forget(m, f);
     struct reply *tree = reply_parse(reply);
     if (tree != NULL && reply_type(tree) == REPLY_ARRAY) {
         f->names = memory_take_raw(m, FUNCTION_NAMES_MAX);

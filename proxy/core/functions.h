@@ -27,6 +27,7 @@ struct functions {
     uint64_t learnt_us; /* when the answer was asked for; 0: nothing known */
     uint32_t version;   /* of the changes, when it was last asked */
     uint32_t known;     /* the same, of what is known */
+    uint8_t mark;       /* of the last question */
     uint32_t names_len; /* of the functions that write nothing, one behind the
                             other: a byte with its length, the name */
     uint8_t *names;     /* owned */
@@ -38,16 +39,18 @@ bool functions_are_due(const struct functions *f,
                        uint64_t now_us,
                        uint64_t up_us);
 
-/* The question is being sent. */
+/* The question is being sent; the mark tells its answer from those to others. */
 void functions_asked(struct functions *f,
                      const struct function_changes *changes,
-                     uint64_t now_us);
+                     uint64_t now_us,
+                     uint8_t mark);
 
-/* The whole reply to it, to be believed or not. An error, or no memory: nothing
- * is known. */
+/* The whole reply to the question with that mark, to be believed or not: only
+ * one to the last question counts, others may be from before a change. An
+ * error, or no memory: nothing is known. */
 void functions_answered(struct memory *m,
                         struct functions *f,
-                        const struct function_changes *changes,
+                        uint8_t mark,
                         struct span reply);
 
 /* Whether the function writes nothing, as far as that is known. */

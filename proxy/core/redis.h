@@ -183,9 +183,10 @@ void redis_script_accepted(struct engine *e,
                            const struct request *r);
 /* The server has said NOSCRIPT. True: r can be mended; let it settle. */
 bool redis_script_missing(struct engine *e, struct request *r);
-/* The answer to TASK_FUNCTIONS. */
+/* The answer to TASK_FUNCTIONS, with its step. */
 void redis_functions_reply(struct engine *e,
                            struct upstream *u,
+                           uint8_t mark,
                            struct span reply);
 /* Whether r, a script call, is known to write nothing. */
 bool redis_script_reads(struct engine *e,

@@ -360,7 +360,7 @@ static void on_own(struct engine *e,
     } else if (task == TASK_TOPOLOGY) {
         topology_reply(e, u, asked_us, step, (struct span){ copy, size });
     } else if (task == TASK_FUNCTIONS) {
-        redis_functions_reply(e, u, (struct span){ copy, size });
+        redis_functions_reply(e, u, step, (struct span){ copy, size });
     } else {
         handshake_reply(e, u, step, (struct span){ copy, size });
     }

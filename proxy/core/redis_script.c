@@ -81,21 +81,22 @@ static void learn_functions(struct engine *e, struct upstream *u)
             return;
         }
     }
+    uint8_t mark = (uint8_t)(p->functions->mark + 1);
     if (functions_are_due(p->functions, changes, e->now_us, u->up_us) &&
-        upstream_send_own(e, u, TASK_FUNCTIONS, 0, span_of(function_list))) {
-        functions_asked(p->functions, changes, e->now_us);
+        upstream_send_own(e, u, TASK_FUNCTIONS, mark, span_of(function_list))) {
+        functions_asked(p->functions, changes, e->now_us, mark);
         p->cluster->stats.function_lists++;
     }
 }
 
 void redis_functions_reply(struct engine *e,
                            struct upstream *u,
+                           uint8_t mark,
                            struct span reply)
 {
     struct endpoint *p = u->endpoint;
     if (p->functions != NULL) {
-        functions_answered(e->memory, p->functions,
-                           &p->cluster->function_changes, reply);
+        functions_answered(e->memory, p->functions, mark, reply);
     }
 }
 

@@ -2,8 +2,10 @@
  * and not when somebody may have changed them.
  *
  * How it fails when broken on purpose (each was tried): an answer from before a
- * change is believed, at once or when the next question is asked; the age of an answer is not asked; a prefix of a name is
- * taken for it; a full list of names overflows. */
+ * change is believed, at once, when the next question is asked, or when it
+ * arrives behind that; the age of an answer is not asked; a question is asked
+ * while a change is on its way; a prefix of a name is taken for it; a full list
+ * of names overflows. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -39,6 +41,7 @@ struct server {
     struct functions *functions;
     struct function_changes changes;
     uint64_t now_us;
+    uint8_t mark;
 };
 
 static int set_up(void **state)
@@ -69,12 +72,12 @@ static int tear_down(void **state)
 
 static void ask(struct server *s)
 {
-    functions_asked(s->functions, &s->changes, s->now_us);
+    functions_asked(s->functions, &s->changes, s->now_us, ++s->mark);
 }
 
 static void answer(struct server *s, const char *reply)
 {
-    functions_answered(s->memory, s->functions, &s->changes, span_of(reply));
+    functions_answered(s->memory, s->functions, s->mark, span_of(reply));
 }
 
 static bool reads(const struct server *s, const char *name)
@@ -180,6 +183,13 @@ static void an_answer_from_before_the_change_does_not_count(void **state)
     answer(s, resp2);
     assert_false(reads(s, "read"));
     assert_true(is_due(s));
+    /* Also when it comes behind the next question. */
+    uint8_t before = s->mark;
+    ask(s);
+    functions_answered(s->memory, s->functions, before, span_of(resp2));
+    assert_false(reads(s, "read"));
+    answer(s, resp2);
+    assert_true(reads(s, "read"));
 }
 
 static void a_change_in_a_transaction_or_without_an_answer_is_waited_out(

@@ -9,6 +9,8 @@
  * - what_was_seen_twice_stays: a body found again left where it is.
  * - what_a_client_missed_stays: is_wanted() not asked.
  * - it_never_takes_more_than_its_share: eviction by the number of bodies alone.
+ * - their_number_is_bounded_too: eviction by bytes alone.
+ * - a_name_that_nobody_brings_is_not_looked_for_for_ever: tries not counted.
  * - without_memory_nothing_is_remembered: a failed allocation taken for one.
  */
 #include <setjmp.h>
