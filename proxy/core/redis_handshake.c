@@ -291,6 +291,24 @@ static void on_hello(struct engine *e, struct upstream *u, struct span reply)
     establish(e, u);
 }
 
+/* The server has accepted this identity, and is in a long script: it would answer
+ * HELLO and AUTH. Whoever waits for that may say what ends the script. */
+static void accept_sessions(struct engine *e, struct upstream *u)
+{
+    struct list_node *node = u->waiting.next;
+    while (node != &u->waiting) {
+        struct request *r = CONTAINER_OF(node, struct request, place);
+        node = node->next;
+        bool identity =
+            r->command != NULL &&
+            (r->command->id == COMMAND_HELLO || r->command->id == COMMAND_AUTH);
+        if (r->task == TASK_SESSION && identity) {
+            upstream_unhold(e, u, r);
+            redis_session_accepted(e, u, r);
+        }
+    }
+}
+
 /* The server is there but cannot serve yet: ask again, paced by the backoff. */
 static void wait_for_server(struct engine *e,
                             struct upstream *u,
@@ -308,6 +326,9 @@ static void wait_for_server(struct engine *e,
     uint64_t again_us = e->now_us + delay_us;
     u->deadline_us = again_us + config->handshake_timeout_us;
     timer_set(&e->timers, &u->timer, again_us);
+    if (error.kind == REDIS_ERROR_BUSY) {
+        accept_sessions(e, u);
+    }
 }
 
 /* A server in a long script has refused the id and the name as well. */

@@ -61,6 +61,12 @@ static void value_of(struct bytes *out,
     bytes_fini(&value);
 }
 
+static bool is_script(const struct ask *a)
+{
+    return is_word(a->argv[0], "EVAL") || is_word(a->argv[0], "EVALSHA") ||
+           is_word(a->argv[0], "FCALL");
+}
+
 /* The reply to a command that is executed now. */
 static void execute(struct bytes *out,
                     const struct identity *i,
@@ -73,6 +79,10 @@ static void execute(struct bytes *out,
         talk_bulk(out, a->argv[1]);
     } else if (is_word(name, "INCR")) {
         bytes_add_text(out, ":1\r\n");
+    } else if (is_script(a)) {
+        bytes_add_text(out, ":1\r\n");
+    } else if (is_word(name, "SCRIPT") && is_word(a->argv[1], "LOAD")) {
+        talk_bulk(out, span_of("its name"));
     } else if (is_word(name, "RESET")) {
         bytes_add_text(out, "+RESET\r\n");
     } else {
@@ -117,7 +127,8 @@ static bool is_session(const struct ask *a)
 static bool is_data(const struct ask *a)
 {
     return is_word(a->argv[0], "GET") || is_word(a->argv[0], "SET") ||
-           is_word(a->argv[0], "INCR") || is_word(a->argv[0], "ECHO");
+           is_word(a->argv[0], "INCR") || is_word(a->argv[0], "ECHO") ||
+           is_script(a);
 }
 
 /* ---- subscriptions --------------------------------------------------------------- */
@@ -255,6 +266,9 @@ static void check_error(struct identity *i, struct ask *a, struct span reply)
         check_not_executed(i);
     } else if (begins(reply, "-ERR Protocol error")) {
         assert_true(begins(a->argv[0], "\""));
+    } else if (begins(reply, "-NOSCRIPT ")) {
+        assert_true(is_word(a->argv[0], "EVALSHA"));
+        assert_int_equal(a->executed, 0);
     } else if (begins(reply, "-NOAUTH ")) {
         assert_int_equal(a->executed, 0);
     } else if (begins(reply, "-WRONGPASS ")) {
@@ -384,7 +398,8 @@ static void executed(struct ask *a)
 {
     a->executed++;
     assert_false(a->denied);
-    assert_true(a->executed == 1 || !is_word(a->argv[0], "INCR"));
+    assert_true(a->executed == 1 ||
+                (!is_word(a->argv[0], "INCR") && !is_script(a)));
 }
 
 static void hello(struct bytes *out, const struct identity *i)
@@ -488,6 +503,15 @@ static bool serve_lane(struct driver *d,
         bytes_add_text(out, ":1\r\n");
     } else if (is_word(a->argv[0], "CLIENT") && is_word(a->argv[1], "ID")) {
         bytes_printf(out, ":%u\r\n", (unsigned)++d->clients_id);
+    } else if (is_word(a->argv[0], "FUNCTION")) {
+        bytes_add_text(out, "*1\r\n*2\r\n");
+        talk_bulk(out, span_of("functions"));
+        bytes_add_text(out, "*1\r\n*4\r\n");
+        talk_bulk(out, span_of("name"));
+        talk_bulk(out, span_of("reads"));
+        talk_bulk(out, span_of("flags"));
+        bytes_add_text(out, "*1\r\n");
+        talk_bulk(out, span_of("no-writes"));
     } else if (is_word(a->argv[0], "CLIENT") && is_word(a->argv[1], "KILL")) {
         bytes_add_text(out, ":1\r\n");
     } else if (is_word(a->argv[0], "CLIENT")) {
@@ -521,6 +545,9 @@ static void serve_client(struct driver *d,
         bytes_add_text(out, "+QUEUED\r\n");
     } else if (is_word(a->argv[0], "EXEC")) {
         serve_exec(i, out);
+    } else if (is_word(a->argv[0], "EVALSHA") && !d->knows_script) {
+        bytes_add_text(out,
+                       "-NOSCRIPT No matching script. Please use EVAL.\r\n");
     } else if (d->refuse_writes > 0) {
         d->refuse_writes--;
         bytes_add_text(out, "-READONLY You can't write here\r\n");
@@ -529,6 +556,8 @@ static void serve_client(struct driver *d,
         bytes_add_text(out, "-LOADING Redis is loading\r\n");
     } else {
         i->multi = is_word(a->argv[0], "MULTI");
+        d->knows_script = d->knows_script || is_word(a->argv[0], "EVAL") ||
+                          is_word(a->argv[0], "SCRIPT");
         executed(a);
         execute(out, i, a);
     }

@@ -427,6 +427,48 @@ static void a_loading_server_is_asked_again(struct driver *d)
     driver_pass(d, second_us);
 }
 
+/* SHA1 of "return(1)". */
+#define EVALSHA "EVALSHA 930269f31393d0be681588b6ab08dccee7d6bb67 1 "
+
+static void a_server_loses_its_script(struct driver *d)
+{
+    struct peer *c = driver_client(d);
+    struct peer *other = driver_client(d);
+    driver_say(d, c, "SCRIPT LOAD return(1)");
+    driver_say(d, c, EVALSHA "a1");
+    driver_run(d);
+    d->knows_script = false;
+    driver_say(d, c, EVALSHA "a2");
+    driver_say(d, c, EVALSHA "a3");
+    driver_say(d, c, "GET a4");
+    driver_say(d, other, EVALSHA "b1");
+    driver_run(d);
+    d->knows_script = false;
+    driver_cut(d, IO_RESET);
+    driver_say(d, c, EVALSHA "a5");
+    driver_say(d, other, "SCRIPT KILL");
+    driver_pass(d, second_us);
+    driver_say(d, other, "EVAL return(2) 1 b2");
+    driver_say(d, other, "SCRIPT FLUSH");
+    driver_pass(d, second_us);
+}
+
+static void functions_are_called(struct driver *d)
+{
+    struct peer *c = driver_client(d);
+    driver_say(d, c, "FCALL reads 1 a1");
+    driver_run(d);
+    driver_say(d, c, "FCALL writes 1 a2");
+    driver_say(d, c, "FCALL writes 1 a3");
+    driver_run(d);
+    d->mute = true;
+    driver_say(d, c, "FCALL writes 1 a4");
+    driver_run(d);
+    d->mute = false;
+    driver_cut(d, IO_RESET);
+    driver_pass(d, second_us);
+}
+
 static void requests_wait_for_a_server(struct driver *d)
 {
     d->down = true;
@@ -737,6 +779,8 @@ int main(void)
         CONVERSATION(an_idle_server_is_dead, "upstream.ping_idle=1s",
                      "upstream.ping_timeout=1s"),
         CONVERSATION(a_loading_server_is_asked_again, NULL),
+        CONVERSATION(a_server_loses_its_script, NULL),
+        CONVERSATION(functions_are_called, NULL),
         CONVERSATION(requests_wait_for_a_server, NULL),
         CONVERSATION(requests_wait_too_long, NULL),
         CONVERSATION(a_client_quits, NULL),
