@@ -291,9 +291,9 @@ static void on_hello(struct engine *e, struct upstream *u, struct span reply)
     establish(e, u);
 }
 
-/* The server has accepted this identity, and is in a long script: it would answer
- * HELLO and AUTH. Whoever waits for that may say what ends the script. */
-static void accept_sessions(struct engine *e, struct upstream *u)
+/* The server is in a long script, and would answer HELLO and AUTH: whoever waits
+ * for that here hears of it, and may say what ends the script. */
+static void ask_aside(struct engine *e, struct upstream *u)
 {
     struct list_node *node = u->waiting.next;
     while (node != &u->waiting) {
@@ -304,7 +304,7 @@ static void accept_sessions(struct engine *e, struct upstream *u)
             (r->command->id == COMMAND_HELLO || r->command->id == COMMAND_AUTH);
         if (r->task == TASK_SESSION && identity) {
             upstream_unhold(e, u, r);
-            redis_session_accepted(e, u, r);
+            redis_session_aside(e, u, r);
         }
     }
 }
@@ -327,7 +327,7 @@ static void wait_for_server(struct engine *e,
     u->deadline_us = again_us + config->handshake_timeout_us;
     timer_set(&e->timers, &u->timer, again_us);
     if (error.kind == REDIS_ERROR_BUSY) {
-        accept_sessions(e, u);
+        ask_aside(e, u);
     }
 }
 

@@ -148,6 +148,38 @@ static void verify(struct engine *e, struct upstream *u, struct request *r)
     upstream_send(e, u, r);
 }
 
+/* As long as the server executes it, it reads nothing else from there. */
+static bool carries_script(const struct upstream *u)
+{
+    LIST_FOR_EACH (node, &u->in_flight) {
+        const struct request *r = CONTAINER_OF(node, struct request, place);
+        if (r->command != NULL && r->command->id == COMMAND_SCRIPT_CALL) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void redis_session_aside(struct engine *e,
+                         struct upstream *u,
+                         struct request *r)
+{
+    struct cluster *c = u->endpoint->cluster;
+    struct lane_set *set = lane_set_aside(e, c, u->session);
+    struct upstream *aside =
+        set == NULL ? NULL : lane_set_lane(e, set, u->endpoint);
+    if (r->state != REQUEST_NEW) {
+        request_move(r, REQUEST_NEW);
+    }
+    if (aside == NULL) {
+        e->stats.limit_memory++;
+        request_give_up(e, r, c, OUTCOME_NOT_SENT, GIVE_UP_POLICY,
+                        "out of memory");
+        return;
+    }
+    upstream_submit(e, aside, r);
+}
+
 void redis_session_accepted(struct engine *e,
                             struct upstream *u,
                             struct request *r)
@@ -159,7 +191,11 @@ void redis_session_accepted(struct engine *e,
     }
     if (r->step == STEP_PASSWORD && !u->unauthenticated &&
         u->up_us < r->arrived_us) {
-        verify(e, u, r);
+        if (carries_script(u)) {
+            redis_session_aside(e, u, r);
+        } else {
+            verify(e, u, r);
+        }
         return;
     }
     cluster_of(d)->stats.local_replies++;

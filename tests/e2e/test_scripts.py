@@ -288,6 +288,33 @@ def test_lanes_that_are_opened_while_the_server_is_busy(make_redis,
     assert "redial-default" in names, "the lanes have said who they are"
 
 
+def test_script_kill_by_a_user_of_the_busy_lane(make_redis, make_redial):
+    """AUTH and HELLO are answered, too, though the lane of that user carries
+    the script, or is only being opened."""
+    redis = make_redis(options=SHORT)
+    redis.call("ACL", "SETUSER", "bob", "on", ">secret", "~*", "&*", "+@all")
+    redial = make_redial(redis.url)
+    with redial.connect() as victim:
+        assert victim.call("AUTH", "bob", "secret") == b"OK"
+        victim.send("EVAL", ENDLESS, 0)
+        wait_until(lambda: is_busy(redis), "the server to be busy")
+        with redial.connect() as wrong:
+            assert error(wrong.call("AUTH", "bob", "guess")
+                         ).startswith("WRONGPASS")
+        with redial.connect() as killer:
+            assert killer.call("AUTH", "bob", "secret") == b"OK"
+            assert killer.call("SCRIPT", "KILL") == b"OK"
+        assert "killed by user" in error(victim.read()).lower()
+        victim.send("EVAL", ENDLESS, 0)
+        wait_until(lambda: is_busy(redis), "the server to be busy")
+        with redial.connect() as killer:
+            hello = killer.call("HELLO", 3)
+            assert (b"proto", 3) in hello
+            assert killer.call("SCRIPT", "KILL") == b"OK"
+            assert killer.call("SET", "k", "v") == b"OK"
+        assert "killed by user" in error(victim.read()).lower()
+
+
 def test_function_kill_and_stats_through_redial(make_redis, make_redial):
     redis = make_redis(options=SHORT)
     redial = make_redial(redis.url)
