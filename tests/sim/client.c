@@ -269,13 +269,26 @@ static void leave(struct world *w, struct client *c)
     w->clients[c->place] = client_new(w, c->place);
 }
 
+bool client_gap_ends(const struct world *w, uint64_t id)
+{
+    bool ends =
+        !w->upstream->retry || w->listener->on_pubsub_gap == PUBSUB_GAP_CLOSE;
+    for (unsigned i = 0; ends && i < w->n_clients; i++) {
+        if (w->clients[i]->id == id) {
+            return w->clients[i]->session.subscribed;
+        }
+    }
+    return false;
+}
+
 void client_closed(struct world *w, struct client *c)
 {
     if (c == NULL || c->gone) {
         return;
     }
-    bool excused = c->quitting || w->draining || w->memory_failed ||
-                   c->never_reads || c->in.size > 0 || c->unread.size > 0;
+    bool excused = client_gap_ends(w, c->id) || c->quitting || w->draining ||
+                   w->memory_failed || c->never_reads || c->in.size > 0 ||
+                   c->unread.size > 0;
     if (c->engine_closed && !excused) {
         world_violate(w, "I3: redial dropped client %llu",
                       (unsigned long long)c->id);

@@ -104,6 +104,8 @@ static inline bool client_idle(const struct client *c)
 void client_caches(struct client *c,
                    const struct request_record *r,
                    struct span reply);
+/* It ends with the connection that has its subscriptions. */
+bool client_gap_ends(const struct world *w, uint64_t id);
 /* The connection ended from the other side. */
 void client_closed(struct world *w, struct client *c);
 

@@ -117,6 +117,7 @@ struct request_record {
     uint64_t waits_at_us;    /* a server lets it wait; 0: not yet */
     bool reached;            /* a server has said no, or lets it wait */
     bool is_watch;
+    bool ends_watch;  /* EXEC or DISCARD ended more than its client knew of */
     uint8_t channels; /* of (UN)SUBSCRIBE: a set; 0: all of them */
     uint8_t sub_kind; /* enum sub_kind */
     bool unsubscribes;

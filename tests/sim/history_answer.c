@@ -236,7 +236,7 @@ static void answer_error(struct world *w,
         return;
     }
     r->answer = ANSWER_UNKNOWN;
-    if (r->tracked && r->sent_whole == 0) {
+    if (r->tracked && r->sent_whole == 0 && !client_gap_ends(w, r->client)) {
         world_violate(w,
                       "I9: request %" PRIu32 " of client %" PRIu64
                       " was never sent whole, but answered UNKNOWNOUTCOME",
@@ -292,8 +292,11 @@ static void check_early(struct world *w,
                         const struct request_record *r,
                         struct span reply)
 {
+    /* One that was refused ends early when it would be tried again too late. */
+    uint64_t early_us =
+        WAIT_SLACK_US + (r->refusals > 0 ? w->upstream->backoff_cap_us : 0);
     if (r->waits_since_us > 0 && reply_is_null(reply) &&
-        w->now_us + WAIT_SLACK_US < r->waits_since_us + r->wait_us) {
+        w->now_us + early_us < r->waits_since_us + r->wait_us) {
         world_violate(w,
                       "I10: request %" PRIu32 " of client %" PRIu64
                       " has not waited as long as it was told to",
@@ -331,6 +334,9 @@ void history_answered(struct world *w,
         check_early(w, r, reply);
     } else if (fits((enum expect)r->expect, reply, session)) {
         r->answer = ANSWER_REPLY;
+        r->ends_watch = r->expect == EXPECT_ANY &&
+                        (reply_is_null(reply) || starts(reply, "+OK") ||
+                         starts(reply, "-EXECABORT"));
     } else if (starts(reply, "-")) {
         r->answer = ANSWER_REFUSED;
     } else {

@@ -57,6 +57,20 @@ static void check_whole(struct world *w,
     }
 }
 
+/* Behind the WATCH its client sent an EXEC or DISCARD that did not belong there,
+ * and which may have ended what it watched all the same. */
+static bool is_used_up(struct world *w, const struct block *b, uint32_t watch)
+{
+    for (uint32_t i = watch + 1; i < b->begin; i++) {
+        const struct request_record *r = history_at(w->history, i);
+        if (r->client == b->client && r->expect == EXPECT_ANY &&
+            (r->ends_watch || r->answer == ANSWER_NONE)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Each WATCH that its client believes in counts on the connection that EXEC
  * came from; else a change may have been missed. */
 static void check_watches(struct world *w,
@@ -67,7 +81,7 @@ static void check_watches(struct world *w,
     for (unsigned i = 0; i < b->n_watches; i++) {
         const struct request_record *r = history_at(w->history, b->watch[i]);
         bool believed = r->answer == ANSWER_REPLY || r->answer == ANSWER_NONE;
-        bool stands = !believed;
+        bool stands = !believed || is_used_up(w, b, b->watch[i]);
         for (unsigned k = 0; k < n; k++) {
             stands = stands || watched[k].request == b->watch[i];
         }

@@ -244,6 +244,9 @@ void settings_draw(struct world *w, const struct run_options *options)
         w->settings.frozen_ids = true;
         w->settings.habits = options->habits;
         w->settings.newer = chance(w, 1, 3);
+        if (chance(w, 1, 8)) {
+            set_word(w, "listener.on_pubsub_gap", WORDS("close"));
+        }
     }
 }
 
