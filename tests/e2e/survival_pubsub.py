@@ -191,18 +191,18 @@ class Publisher(Actor):
             connection.close()
 
     def _publish(self, message):
+        node = None
         try:
             node = self.load.node_for(message.channel, self.command)
             if node not in self.connections:
                 self.connections[node] = node.connect()
-                self.connections[node].socket.settimeout(2)
+                self.connections[node].socket.settimeout(5)
             reply = self.connections[node].call(
                 self.command, message.channel, str(message.number))
         except (OSError, ConnectionClosed, AssertionError):
-            for node in list(self.connections):
-                if not node.running() or node.ping() is None:
-                    self.connections.pop(node).close()
-                    self.last.pop(node, None)
+            if node in self.connections:
+                self.connections.pop(node).close()
+                self.last.pop(node, None)
             time.sleep(0.01)  # the pace of trying
             return
         if isinstance(reply, ReplyError):
@@ -298,7 +298,7 @@ class PubsubLoad:
                 home = self.world.server_of(channel)
         elif home is None or not home.running():
             home = self.world.cluster.primaries()[
-                len(self.homes) % len(self.places) % 3]
+                self.channels.index(channel) % 3]
         self.homes[channel] = home
         return home
 
