@@ -203,10 +203,13 @@ class Publisher(Actor):
             if node in self.connections:
                 self.connections.pop(node).close()
                 self.last.pop(node, None)
+            self.load.node_failed(message.channel)
             time.sleep(0.01)  # the pace of trying
             return
         if isinstance(reply, ReplyError):
-            return  # the slot has moved, or the node is loading
+            # The slot has moved, or the node is loading.
+            self.load.node_failed(message.channel)
+            return
         message.receivers, message.node = reply, node
         if node in self.last:
             self.last[node].sure = True
@@ -287,27 +290,18 @@ class PubsubLoad:
         subscriber.got.append(number)
 
     def node_for(self, channel, command):
-        """Where to publish."""
+        """Where to publish. A replica takes SPUBLISH, too, but it counts only
+        who is subscribed at itself."""
         if self.alone:
             return self.world.server_of(channel)
-        home = self.homes.get(channel)
-        if command == "SPUBLISH":
-            # Asked anew each time it fails: the slot moves.
-            if home is None or not home.running() or not self._serves(
-                    home, channel):
-                home = self.world.server_of(channel)
-        elif home is None or not home.running():
-            home = self.world.cluster.primaries()[
-                self.channels.index(channel) % 3]
-        self.homes[channel] = home
-        return home
+        if channel not in self.homes:
+            self.homes[channel] = self.world.server_of(channel) \
+                if command == "SPUBLISH" else self.world.cluster.primaries()[
+                    self.channels.index(channel) % 3]
+        return self.homes[channel]
 
-    def _serves(self, node, channel):
-        reply = node.call("SPUBLISH", channel + ":nobody", "")
-        return not isinstance(reply, ReplyError)
-
-    def expected(self, channel):
-        return sum(s.channel == channel for s in self.subscribers)
+    def node_failed(self, channel):
+        self.homes.pop(channel, None)
 
     def is_whole(self):
         """Whether all are subscribed, as the servers say. In a cluster also
