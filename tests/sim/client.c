@@ -138,6 +138,18 @@ static void session_change(struct world *w,
     }
 }
 
+bool client_gap_ends(const struct world *w, uint64_t id)
+{
+    bool ends =
+        !w->upstream->retry || w->listener->on_pubsub_gap == PUBSUB_GAP_CLOSE;
+    for (unsigned i = 0; ends && i < w->n_clients; i++) {
+        if (w->clients[i]->id == id) {
+            return w->clients[i]->session.subscribed;
+        }
+    }
+    return false;
+}
+
 static void answered(struct world *w, struct client *c, struct span reply)
 {
     if (c->n_waiting == 0) {
@@ -157,7 +169,7 @@ static void answered(struct world *w, struct client *c, struct span reply)
                       "for",
                       (unsigned long long)c->id);
     }
-    if (c->confirmed > 0) {
+    if (c->confirmed > 0 && !confirms && !client_gap_ends(w, c->id)) {
         world_violate(w, "I30: client %llu got an error behind a confirmation",
                       (unsigned long long)c->id);
     }
@@ -267,18 +279,6 @@ static void leave(struct world *w, struct client *c)
         must_grow(w->retired, (w->n_retired + 1) * sizeof(struct client *));
     w->retired[w->n_retired++] = c;
     w->clients[c->place] = client_new(w, c->place);
-}
-
-bool client_gap_ends(const struct world *w, uint64_t id)
-{
-    bool ends =
-        !w->upstream->retry || w->listener->on_pubsub_gap == PUBSUB_GAP_CLOSE;
-    for (unsigned i = 0; ends && i < w->n_clients; i++) {
-        if (w->clients[i]->id == id) {
-            return w->clients[i]->session.subscribed;
-        }
-    }
-    return false;
 }
 
 void client_closed(struct world *w, struct client *c)

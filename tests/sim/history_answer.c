@@ -95,8 +95,11 @@ static void answer_server(struct world *w,
         r->answer = ANSWER_REPLY; /* nobody needs a server to know the time */
         return;
     }
-    if (w->cluster != NULL && w->settings.stateful && r->executions == 0 &&
-        starts(reply, "-CROSSSLOT ")) {
+    bool elsewhere = w->cluster != NULL && starts(reply, "-CROSSSLOT ");
+    bool subscribed =
+        session.subscribed && starts(reply, "-ERR Can't execute ");
+    if (w->settings.stateful && r->executions == 0 &&
+        (elsewhere || subscribed)) {
         r->answer = ANSWER_REFUSED; /* something holds its lane elsewhere */
         return;
     }

@@ -174,6 +174,13 @@ void split_answered(struct world *w,
                     struct ledger session)
 {
     struct request_record *r = history_at(w->history, request);
+    if (starts(reply, "-ERR Can't execute ") && session.subscribed) {
+        r->answer = ANSWER_REFUSED; /* as a whole, where it has subscribed */
+        for (uint32_t i = 1; i <= r->n_parts; i++) {
+            history_at(w->history, request + i)->answer = ANSWER_REFUSED;
+        }
+        return;
+    }
     if (starts(reply, "-")) {
         check_error(w, request, reply);
         return;

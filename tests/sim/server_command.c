@@ -68,11 +68,11 @@ static bool refused(struct world *w,
         return true;
     }
     struct server *s = c->server;
-    if (c->n_subs > 0 && c->ledger.resp == 2 && !pubsub_allows(m)) {
-        cannot_execute(m, out);
+    if (w->cluster != NULL && cluster_refuses(w, c, m, out)) {
         return true;
     }
-    if (w->cluster != NULL && cluster_refuses(w, c, m, out)) {
+    if (c->n_subs > 0 && c->ledger.resp == 2 && !pubsub_allows(m)) {
+        cannot_execute(m, out);
         return true;
     }
     static const char *const always[] = {
@@ -201,7 +201,7 @@ void command_execute(struct world *w,
     if (!queues && !subscribed && login_command(w, c, m, out)) {
         return;
     }
-    if (w->cluster != NULL && c->authenticated &&
+    if (w->cluster != NULL && c->authenticated && !subscribed &&
         cluster_command(w, c, m, out)) {
         return;
     }
@@ -209,7 +209,7 @@ void command_execute(struct world *w,
     bool login = model_arg_is(m, 0, "CLIENT") || model_arg_is(m, 0, "SELECT") ||
                  model_arg_is(m, 0, "AUTH") || model_arg_is(m, 0, "HELLO");
     if (request == NO_REQUEST && c->authenticated && !known_stranger(m) &&
-        !login) {
+        !login && !subscribed) {
         world_violate(w, "I4: the server got a command nobody sent: %.*s",
                       (int)(raw.len < 80 ? raw.len : 80),
                       (const char *)raw.data);
