@@ -74,7 +74,9 @@ enum command_keys_rule {
     KEYS_MIGRATE,    /* argument 3, or what follows KEYS */
     KEYS_SORT,       /* a key, and the one behind STORE */
     KEYS_GEORADIUS,  /* a key, and those behind STORE and STOREDIST */
-    KEYS_UNKNOWN
+    KEYS_UNKNOWN,
+    KEYS_SPECS /* by the rules of a server: command_info.h. No row of the table
+                  has it */
 };
 
 /* A name in upper case, packed into words so that it is compared at once. They

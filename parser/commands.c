@@ -2,6 +2,7 @@
 
 #include <assert.h>
 
+#include "parser/command_info.h"
 #include "parser/command_table.h"
 #include "parser/number.h"
 
@@ -15,6 +16,7 @@ enum {
     W = COMMAND_WRITES,
     C = COMMAND_CONTAINER,
     S = COMMAND_SECRET,
+    K = COMMAND_ASK_KEYS,
 };
 
 /* The argument that is the first key, where the column keys alone says it. A
@@ -121,6 +123,13 @@ const struct command *command_find(struct span name, struct span sub)
 }
 
 /* ---- keys ---- */
+
+/* What a row that a server has told of is part of. */
+static const struct command_info *info_of(const struct command *c)
+{
+    assert((c->flags & COMMAND_LEARNT) != 0);
+    return (const struct command_info *)(const void *)c;
+}
 
 /* Where the keys that are found go. */
 struct keys {
@@ -330,6 +339,8 @@ int command_keys(const struct command *c,
     case KEYS_SORT: return keys_or_unknown(&k, keys_sort(argv, argc, &k));
     case KEYS_GEORADIUS:
         return keys_or_unknown(&k, keys_georadius(c, argv, argc, &k));
+    case KEYS_SPECS:
+        return command_info_keys(info_of(c), argv, argc, index, max);
     case KEYS_UNKNOWN: return COMMAND_KEYS_UNKNOWN;
     }
     return COMMAND_KEYS_UNKNOWN;
@@ -343,6 +354,9 @@ static size_t first_key_searched(const struct command *c,
     int64_t number = 0;
     size_t option = 0;
 
+    if (c->key_rule == KEYS_SPECS) {
+        return command_info_first_key(info_of(c), argv, argc);
+    }
     if (c->key_rule == KEYS_SCRIPT) {
         bool some = argc > 2 && number_parse(argv[2], &number) && number > 0;
         return some ? 3 : 0;
@@ -441,6 +455,7 @@ uint32_t command_block_arg(const struct command *c,
                            size_t argc)
 {
     if (!command_blocks(c, argv, argc) || argc < 2 ||
+        (c->flags & COMMAND_LEARNT) != 0 || /* servers do not say */
         (c->key_rule == KEYS_UNKNOWN && !blocks_with_option(c))) {
         return 0;
     }

@@ -77,6 +77,10 @@ enum command_flag {
     COMMAND_WRITES = 1 << 2,    /* may write its keys */
     COMMAND_CONTAINER = 1 << 3, /* has subcommands: CLIENT, CONFIG, XGROUP... */
     COMMAND_SECRET = 1 << 4,    /* arguments may hold credentials (S19) */
+    COMMAND_LEARNT = 1 << 5,   /* not of our table: a server has told of it, and
+                                   the row is part of a struct command_info */
+    COMMAND_ASK_KEYS = 1 << 6, /* of our table, which lacks its keys: servers
+                                   are believed */
 };
 
 /* How a command finds its node in a cluster (redis.md §9). */
@@ -103,7 +107,7 @@ enum command_route {
     ROUTE_RANDOM,   /* RANDOMKEY: one by chance, the next when it is empty */
 };
 
-/* One row of commands.def. All static. */
+/* One row: static, of commands.def, or learnt (command_info.h). */
 struct command {
     const char *name; /* upper case, "CLIENT SETNAME" */
     uint8_t class;    /* enum command_class before argument rules */
