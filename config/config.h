@@ -196,6 +196,8 @@ struct upstream_config {
     uint32_t private_lanes_max;
     uint32_t private_lanes_idle;
     uint32_t held_requests_max; /* waiting for a connection, per upstream */
+    bool learn_commands;        /* ask servers what they have */
+    uint32_t learnt_commands_max;
 
     /* Several servers (redis.md §9, §10). */
     enum read_from read_from;

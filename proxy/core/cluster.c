@@ -3,6 +3,7 @@
 #include <assert.h>
 
 #include "proxy/core/lane_set.h"
+#include "proxy/core/learnt.h"
 #include "proxy/core/redis_gather.h"
 #include "proxy/core/redis_pubsub.h"
 #include "proxy/core/state.h"
@@ -102,6 +103,7 @@ void cluster_fini(struct engine *e, struct cluster *c)
     }
     memory_give(e->memory, c->endpoints);
     memory_give(e->memory, c->slots);
+    learnt_free(e, c->learnt);
     session_free(e, c->fresh);
     scripts_fini(e->memory, &c->scripts);
     *c = (struct cluster){ 0 };

@@ -15,6 +15,7 @@ struct downstream;
 struct endpoint;
 struct engine;
 struct lane_set;
+struct learnt;
 struct session;
 struct topology;
 
@@ -38,6 +39,11 @@ struct cluster {
     struct list_node lane_sets; /* all */
     struct lane_set *base;      /* of clients that have said nothing; pinned.
                                    NULL until there is memory for it */
+    struct learnt *learnt;      /* owned: commands that servers have told of;
+                                   NULL: none */
+    bool commands_told;         /* a server has answered that question */
+    uint8_t questions_lost;     /* in a row, with their connections */
+    uint64_t commands_next_us;  /* it is not asked again before */
     struct budget budget;
     struct scripts scripts;
     struct function_changes function_changes;

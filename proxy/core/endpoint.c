@@ -69,6 +69,8 @@ void endpoint_failed(struct engine *e, struct endpoint *p, const char *why)
     if (p->lanes_up > 0) {
         return;
     }
+    p->commands_asked = false; /* it may be another server from now on */
+    p->commands_denied = 0;
     p->failures++;
     if (p->down_since_us == 0) {
         p->down_since_us = e->now_us == 0 ? 1 : e->now_us;

@@ -32,6 +32,10 @@ struct endpoint {
     uint32_t version;                    /* of the server: 7*10000 + 0*100 + 15;
                                             0: not known */
     char last_error[ENDPOINT_ERROR_MAX]; /* words; empty: none yet */
+    bool commands_asked;     /* it was asked for its commands (learn.h) since
+                                 it was last out of reach */
+    bool commands_out;       /* and the answer is awaited */
+    uint8_t commands_denied; /* so many users may not ask */
 
     /* What the topology says of it (redis.md §9, §10). */
     char id[NODE_ID_MAX + 1]; /* of the node; empty: not known */

@@ -2,6 +2,7 @@
 
 #include <assert.h>
 
+#include "proxy/core/learnt.h"
 #include "proxy/core/newcomer.h"
 #include "proxy/core/state.h"
 
@@ -478,6 +479,7 @@ void engine_stats(const struct engine *e,
         out->lanes_private = c->lanes_private;
         out->lanes_spare = c->n_spare;
         out->lane_waiters = c->n_lane_waiters;
+        out->learnt_commands = learnt_count(c->learnt);
         out->requests_held = c->held;
         out->requests_in_flight = cluster_in_flight(c);
         out->budget_tokens = c->budget.tokens / 1000;

@@ -2,7 +2,9 @@
 
 #include <stdio.h>
 
+#include "parser/command_info.h"
 #include "parser/keyslot.h"
+#include "proxy/core/learn.h"
 #include "proxy/core/state.h"
 
 void input_drop(struct engine *e, struct downstream *d)
@@ -108,7 +110,9 @@ static struct span request_span(const struct request *r,
     return (struct span){ scratch, copied };
 }
 
-static void look_up_parts(struct request *r, const struct command_scanner *s)
+static void look_up_parts(const struct cluster *c,
+                          struct request *r,
+                          const struct command_scanner *s)
 {
     uint8_t scratch[2][WORD_MAX];
     struct span name = { NULL, 0 };
@@ -119,21 +123,24 @@ static void look_up_parts(struct request *r, const struct command_scanner *s)
     if (s->seen > 1) {
         sub = request_span(r, s->arg[1], scratch[1]);
     }
-    r->command = command_find(name, sub);
+    r->command = learn_find(c, name, sub);
 }
 
-/* Find the row of r's command. A second word matters to few. */
-static void look_up(struct request *r, const struct command_scanner *s)
+/* Find the row of r's command. A second word, and what servers have told of
+ * their commands, matters to few. */
+static void look_up(const struct cluster *c,
+                    struct request *r,
+                    const struct command_scanner *s)
 {
     const struct command_arg *name = &s->arg[0];
     if (s->seen == 0 || name->offset + name->len > r->part.len) {
-        look_up_parts(r, s);
+        look_up_parts(c, r, s);
         return;
     }
     const struct span word = { slice_data(&r->part) + name->offset, name->len };
     r->command = command_find(word, (struct span){ NULL, 0 });
-    if (r->command != NULL && (r->command->flags & COMMAND_CONTAINER) != 0) {
-        look_up_parts(r, s);
+    if (command_is_lacking(r->command)) {
+        look_up_parts(c, r, s);
     }
 }
 
@@ -220,7 +227,9 @@ static bool assemble(struct engine *e,
 
 /* Rewrite an inline command as multibulk. Returns 1, 0 for an empty line, -1
  * for unbalanced quotes, -2 without memory. */
-static int rewrite_inline(struct engine *e, struct request *r)
+static int rewrite_inline(struct engine *e,
+                          const struct cluster *c,
+                          struct request *r)
 {
     struct span line = { slice_data(&r->part), r->part.len };
     size_t room = 16 * line.len + 64;
@@ -239,7 +248,7 @@ static int rewrite_inline(struct engine *e, struct request *r)
     r->size = b->len;
     struct span words[2] = { { NULL, 0 }, { NULL, 0 } };
     command_split((struct span){ b->data, b->len }, words, 2);
-    r->command = command_find(words[0], words[1]);
+    r->command = learn_find(c, words[0], words[1]);
     return 1;
 }
 
@@ -266,14 +275,14 @@ static void take_command(struct engine *e,
         return;
     }
     if (!s->is_inline) {
-        look_up(r, s);
+        look_up(d->listener->cluster, r, s);
         if (d->listener->cluster->slots != NULL) {
             look_for_slot_early(r, s);
         }
         downstream_take(e, d, r);
         return;
     }
-    int words = rewrite_inline(e, r);
+    int words = rewrite_inline(e, d->listener->cluster, r);
     if (words == 1) {
         downstream_take(e, d, r);
         return;
@@ -302,7 +311,7 @@ static void take_whole(struct engine *e,
     buf_ref(b);
     r->part = (struct slice){ .buf = b, .offset = offset, .len = len };
     r->size = len;
-    look_up(r, s);
+    look_up(d->listener->cluster, r, s);
     if (d->listener->cluster->slots != NULL) {
         look_for_slot(r, s);
     }
@@ -327,7 +336,7 @@ static void begin_stream(struct engine *e, struct downstream *d)
     chain_move(&r->more, &in->partial);
     in->streaming = r;
     d->listener->cluster->stats.requests_streamed++;
-    look_up(r, &in->scanner);
+    look_up(d->listener->cluster, r, &in->scanner);
     if (d->listener->cluster->slots != NULL) {
         look_for_slot_early(r, &in->scanner);
     }

@@ -8,6 +8,7 @@
 #include "parser/redis_error.h"
 #include "parser/reply.h"
 #include "proxy/core/lane_set.h"
+#include "proxy/core/learn.h"
 #include "proxy/core/ledger.h"
 #include "proxy/core/redis_pubsub.h"
 #include "proxy/core/state.h"
@@ -345,7 +346,8 @@ void handshake_again(struct engine *e, struct upstream *u)
 /* All that is established has been, and nothing is unanswered. */
 static void be_up_if_done(struct engine *e, struct upstream *u)
 {
-    if (u->establishing && list_empty(&u->in_flight)) {
+    if (u->establishing && list_empty(&u->in_flight) &&
+        !learn_holds_lane(e, u)) {
         upstream_up(e, u);
     }
 }

@@ -3,6 +3,7 @@
 #include <assert.h>
 
 #include "parser/redis_error.h"
+#include "proxy/core/learn.h"
 #include "proxy/core/message.h"
 #include "proxy/core/redis_blocking.h"
 #include "proxy/core/redis_pubsub.h"
@@ -361,6 +362,8 @@ static void on_own(struct engine *e,
         topology_reply(e, u, asked_us, step, (struct span){ copy, size });
     } else if (task == TASK_FUNCTIONS) {
         redis_functions_reply(e, u, step, (struct span){ copy, size });
+    } else if (task == TASK_COMMANDS) {
+        learn_reply(e, u, step, (struct span){ copy, size });
     } else {
         handshake_reply(e, u, step, (struct span){ copy, size });
     }

@@ -5,6 +5,7 @@
 
 #include "parser/number.h"
 #include "proxy/core/lane_pool.h"
+#include "proxy/core/learn.h"
 #include "proxy/core/ledger.h"
 #include "proxy/core/redis_blocking.h"
 #include "proxy/core/redis_pubsub.h"
@@ -524,12 +525,12 @@ static bool may_go(const struct cluster *c,
     return c->config->read_from == READ_PRIMARY || redis_choose_side(d, r);
 }
 
-bool redis_dispatch(struct engine *e, struct downstream *d, struct request *r)
+/* See that r is answered. judged: it waited for the lane before. */
+static bool dispatch(struct engine *e,
+                     struct downstream *d,
+                     struct request *r,
+                     bool judged)
 {
-    if (r->command == NULL && speaks_http(e, r)) {
-        downstream_close(e, d, "it speaks HTTP");
-        return true;
-    }
     if (d->lane == NULL && d->shared == NULL) {
         enum lane_answer lane = bind_first(e, d, r);
         if (lane != LANE_READY) {
@@ -543,7 +544,7 @@ bool redis_dispatch(struct engine *e, struct downstream *d, struct request *r)
     if (c->topology != NULL && !may_go(c, d, r)) {
         return false;
     }
-    if (r->judged) { /* it waited for the lane before, and does so again */
+    if (judged) {
         bool whole = !r->in_block && !r->fragment && r->gather == NULL &&
                      r->command != NULL && asks_several(d, r->command);
         if (whole) {
@@ -554,10 +555,13 @@ bool redis_dispatch(struct engine *e, struct downstream *d, struct request *r)
         }
         return true;
     }
+    bool again = r->judged; /* its command was learnt since */
     bool skip = d->reply_skip;
-    r->quiet = d->reply_off || skip;
+    if (!again) {
+        r->quiet = d->reply_off || skip;
+        d->reply_skip = false;
+    }
     r->judged = true;
-    d->reply_skip = false;
     bool taken = true;
     if (d->lane != NULL && d->lane->raw) {
         taken = pass_raw(e, d, r);
@@ -568,9 +572,42 @@ bool redis_dispatch(struct engine *e, struct downstream *d, struct request *r)
     } else {
         taken = dispatch_special(e, d, r);
     }
-    if (!taken) {
+    if (!taken && !again) {
         r->judged = false;
         d->reply_skip = skip;
+    }
+    return taken;
+}
+
+/* r has no row in any table. A server may have told of it since it arrived;
+ * then it was not judged right. But behind it a block may have begun, to which
+ * it does not belong. */
+static bool is_known_now(struct engine *e,
+                         const struct downstream *d,
+                         struct request *r)
+{
+    struct cluster *c = cluster_of(d);
+    bool settled = r->judged && (r->in_block || d->block != BLOCK_NONE);
+    if (!settled && learn_look_again(e, c, r)) {
+        return true;
+    }
+    learn_unknown(e, c);
+    return false;
+}
+
+bool redis_dispatch(struct engine *e, struct downstream *d, struct request *r)
+{
+    if (r->command != NULL) {
+        return dispatch(e, d, r, r->judged);
+    }
+    if (speaks_http(e, r)) {
+        downstream_close(e, d, "it speaks HTTP");
+        return true;
+    }
+    bool known = is_known_now(e, d, r);
+    bool taken = dispatch(e, d, r, r->judged && !known);
+    if (!taken && known) {
+        r->command = NULL; /* as it comes again, it is found again */
     }
     return taken;
 }

@@ -51,6 +51,7 @@ enum request_task {
     TASK_ASK,       /* for the client's request behind it (redis_blocking.h) */
     TASK_TOPOLOGY,  /* step says which question */
     TASK_FUNCTIONS, /* FUNCTION LIST */
+    TASK_COMMANDS,  /* the same as TASK_TOPOLOGY: learn.h */
 };
 
 enum {
@@ -68,7 +69,8 @@ struct request {
     struct list_node place;        /* in the one list its state says it is in */
     struct downstream *downstream; /* borrowed; NULL: nobody waits for it */
     struct upstream *upstream;     /* borrowed; of the current attempt */
-    const struct command *command; /* static; NULL: not in the table */
+    const struct command *command; /* of a table that outlives it; NULL: not
+                                       known */
     struct slice part;  /* the bytes, or their beginning; owns a reference */
     struct chain more;  /* the rest of a large request */
     struct chain reply; /* held until it is this request's turn */

@@ -32,6 +32,7 @@ const char *trace_type_name(enum trace_type type)
         [TRACE_DRAIN] = "drain",
         [TRACE_TOPOLOGY] = "topology",
         [TRACE_PUBSUB] = "pubsub",
+        [TRACE_COMMANDS] = "commands",
         [TRACE_CALL_DONE] = "call_done",
         [TRACE_ATTEMPT_DONE] = "attempt_done",
         [TRACE_CALL_COMMITTED] = "call_committed",

@@ -20,6 +20,8 @@ enum trace_type {
     TRACE_PUBSUB, /* a client's subscriptions lost their connection (to: gap, or
                      closed), or have it again */
 
+    TRACE_COMMANDS, /* what a server told of its commands: to, reason */
+
     /* gRPC (grpc.md §6.2); made by grpc_trace.c. */
     TRACE_CALL_DONE,      /* a call has its status */
     TRACE_ATTEMPT_DONE,   /* one attempt of it has ended */

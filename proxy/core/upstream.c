@@ -5,6 +5,7 @@
 
 #include "proxy/core/lane_pool.h"
 #include "proxy/core/lane_set.h"
+#include "proxy/core/learn.h"
 #include "proxy/core/redis_blocking.h"
 #include "proxy/core/redis_pubsub.h"
 #include "proxy/core/settle.h"
@@ -116,6 +117,7 @@ void upstream_close_link(struct engine *e, struct upstream *u, bool tell)
     u->unauthenticated = false;
     u->untold = false;
     u->ping_sent = false;
+    u->awaits_commands = false;
     u->renew = false;
     u->client_id = 0;
     u->killed_us = 0;
@@ -130,6 +132,8 @@ void upstream_drop_orphan(struct engine *e,
     u->endpoint->in_flight -= !request_is_own(r);
     if (r->task == TASK_TOPOLOGY) {
         topology_no_reply(e, u, r->arrived_us, r->step);
+    } else if (r->task == TASK_COMMANDS) {
+        learn_no_reply(e, u);
     }
     request_free(e, r);
 }

@@ -65,6 +65,7 @@ struct upstream {
     bool unauthenticated; /* the server wants AUTH, and nobody gave us one */
     bool answered;        /* this connection has answered a client's request */
     bool ping_sent;       /* a liveness PING is out */
+    bool awaits_commands; /* in the handshake: learn.h */
     bool renew;           /* opened anew as soon as nothing is in flight */
     bool fence_needed; /* the lost connection may still deliver what it got */
     bool fence_done;   /* and has been killed by the server */

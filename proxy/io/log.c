@@ -319,6 +319,7 @@ static enum log_level trace_level(const struct trace_record *r)
     case TRACE_CLIENT:
     case TRACE_UPSTREAM:
     case TRACE_DRAIN:
+    case TRACE_COMMANDS:
     case TRACE_CONNECTION_READY:
     case TRACE_CONNECTION_LOST:
     case TRACE_GOAWAY_RECEIVED:

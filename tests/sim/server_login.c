@@ -210,6 +210,36 @@ static void on_reset(struct session *c, struct bytes *out)
     bytes_add_text(out, "+RESET\r\n");
 }
 
+/* What it says of its commands. NOSUCH is one that redial does not know, and
+ * gives a lane of its own from then on; when it is called it is not there, and
+ * that is the server's right. Every third connection is to a server too old for
+ * COMMAND LIST, every third one is of a user who may not ask. */
+static void on_commands(const struct session *c,
+                        const struct model_command *m,
+                        struct bytes *out)
+{
+    static const char info[] = "*6\r\n$6\r\nnosuch\r\n:-1\r\n*1\r\n"
+                               "+noscript\r\n:0\r\n:0\r\n:0\r\n";
+    static const char get[] = "*6\r\n$3\r\nget\r\n:2\r\n*1\r\n+readonly\r\n"
+                              ":1\r\n:1\r\n:1\r\n";
+    uint64_t mood = c->id % 3;
+    if (mood == 2) {
+        bytes_add_text(out, "-NOPERM this user has no permissions to run the "
+                            "'command' command\r\n");
+    } else if (model_arg_is(m, 1, "LIST")) {
+        bytes_add_text(out, mood == 1 ? "-ERR Unknown subcommand 'LIST'\r\n"
+                                      : "*2\r\n$3\r\nget\r\n"
+                                        "$6\r\nnosuch\r\n");
+    } else if (model_arg_is(m, 1, "INFO")) {
+        bytes_add_text(out, "*1\r\n");
+        bytes_add_text(out, info);
+    } else {
+        bytes_add_text(out, "*2\r\n");
+        bytes_add_text(out, get);
+        bytes_add_text(out, info);
+    }
+}
+
 bool login_command(struct world *w,
                    struct session *c,
                    const struct model_command *m,
@@ -230,6 +260,8 @@ bool login_command(struct world *w,
         on_select(w, c, m, out);
     } else if (model_arg_is(m, 0, "CLIENT")) {
         on_client(w, c, m, out);
+    } else if (model_arg_is(m, 0, "COMMAND")) {
+        on_commands(c, m, out);
     } else {
         return false;
     }

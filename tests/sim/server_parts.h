@@ -22,7 +22,8 @@ void command_executed(struct world *w,
                       struct span words,
                       const struct bytes *reply);
 
-/* server_login.c: AUTH, HELLO, SELECT, CLIENT, RESET; false: another one. */
+/* server_login.c: AUTH, HELLO, SELECT, CLIENT, COMMAND, RESET;
+ * false: another one. */
 bool login_command(struct world *w,
                    struct session *c,
                    const struct model_command *m,

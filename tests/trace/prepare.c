@@ -7,7 +7,7 @@
 #include "tests/trace/play.h"
 
 enum {
-    SETS_DEFAULT = 4, /* and one place for the URL */
+    SETS_DEFAULT = 5, /* and one place for the URL */
 };
 
 static char *text_copy(const char *text)
@@ -27,7 +27,8 @@ static void config_complain(struct play *p, struct config_problems *problems)
     }
 }
 
-/* Unless the trace says otherwise, waits are the same each time. */
+/* Unless the trace says otherwise, waits are the same each time, and servers
+ * are not asked for their commands. */
 static void set_default(struct play *p, const char *setting)
 {
     size_t key = strcspn(setting, "=") + 1;
@@ -63,6 +64,7 @@ void play_start(struct play *p)
     if (!is_grpc(p)) {
         set_default(p, "upstream.backoff=constant");
         set_default(p, "upstream.backoff_base=10ms");
+        set_default(p, "upstream.learn_commands=no");
     }
     if (p->service.size > 0) {
         set_default(p, "upstream.service_config=of the trace");

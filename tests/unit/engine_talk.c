@@ -455,6 +455,18 @@ static void serve_sentinel(struct driver *d,
     }
 }
 
+/* It has a command that redial does not know. */
+static void tell_commands(const struct ask *a, struct bytes *out)
+{
+    if (is_word(a->argv[1], "LIST")) {
+        bytes_add_text(out, "*2\r\n$3\r\nget\r\n$7\r\nbox.get\r\n");
+    } else {
+        assert_true(is_word(a->argv[1], "INFO") && a->argc == 3);
+        bytes_add_text(out, "*1\r\n*6\r\n$7\r\nbox.get\r\n:2\r\n*1\r\n"
+                            "+readonly\r\n:1\r\n:1\r\n:1\r\n");
+    }
+}
+
 /* What the lane itself says. False: it is a client's command. */
 static bool serve_lane(struct driver *d,
                        struct peer *p,
@@ -492,6 +504,8 @@ static bool serve_lane(struct driver *d,
                        array ? "*2\r\n$4\r\npong\r\n$0\r\n\r\n" : "+PONG\r\n");
     } else if (is_word(a->argv[0], "ROLE")) {
         bytes_add_text(out, "*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n");
+    } else if (is_word(a->argv[0], "COMMAND")) {
+        tell_commands(a, out);
     } else if (is_word(a->argv[0], "INFO")) {
         talk_bulk(out, span_of("role:slave\r\nmaster_link_status:up\r\n"));
     } else if (is_word(a->argv[0], "SENTINEL")) {

@@ -549,6 +549,7 @@ bool world_open(struct world *w, const char *more)
     snprintf(file, sizeof(file),
              "[listener l]\naddress = 127.0.0.1:6400\nupstream = c\n"
              "[upstream c]\ntype = cluster\nbackoff = constant\n"
+             "learn_commands = no\n"
              "nodes = 10.0.0.1:6379, 10.0.0.2:6379, 10.0.0.3:6379\n%s",
              more == NULL ? "" : more);
     struct config_source source = loaded_source(file);
