@@ -169,7 +169,13 @@ static void answered(struct world *w, struct client *c, struct span reply)
                       "for",
                       (unsigned long long)c->id);
     }
-    if (c->confirmed > 0 && !confirms && !client_gap_ends(w, c->id)) {
+    /* One that was confirmed in part may not be sent again for ever. */
+    bool given_up = reply.data[0] == '-' && reply.len > 3 &&
+                    (memcmp(reply.data, "-UNK", 4) == 0 ||
+                     memcmp(reply.data, "-NOT", 4) == 0);
+    if (c->confirmed > 0 && !confirms && given_up) {
+        c->confirmed = 0;
+    } else if (c->confirmed > 0 && !confirms) {
         world_violate(w, "I30: client %llu got an error behind a confirmation",
                       (unsigned long long)c->id);
     }

@@ -174,7 +174,9 @@ void split_answered(struct world *w,
                     struct ledger session)
 {
     struct request_record *r = history_at(w->history, request);
-    if (starts(reply, "-ERR Can't execute ") && session.subscribed) {
+    bool refused =
+        starts(reply, "-ERR Can't execute ") || starts(reply, "-CROSSSLOT ");
+    if (refused && session.subscribed) {
         r->answer = ANSWER_REFUSED; /* as a whole, where it has subscribed */
         for (uint32_t i = 1; i <= r->n_parts; i++) {
             history_at(w->history, request + i)->answer = ANSWER_REFUSED;
