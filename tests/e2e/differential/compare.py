@@ -23,13 +23,16 @@ class Known:
     upstream: str = "standalone"
     lanes: str = "*"
 
-    def fits(self, cell, scene, commands, direct, redial):
+    def may_fit(self, cell, scene, commands):
         return (fnmatch.fnmatchcase(cell.upstream, self.upstream)
                 and fnmatch.fnmatchcase(cell.lanes, self.lanes)
                 and fnmatch.fnmatchcase(scene.name, self.scene)
                 and any(fnmatch.fnmatchcase(normalise.command_text(words),
                                             self.command)
-                        for words in commands)
+                        for words in commands))
+
+    def fits(self, cell, scene, commands, direct, redial):
+        return (self.may_fit(cell, scene, commands)
                 and self.direct.fullmatch(direct) is not None
                 and self.redial.fullmatch(redial) is not None)
 
@@ -119,6 +122,11 @@ class Comparison:
             self._judge(scene, step, name, one, two, gone,
                         (direct.kept, redial.kept))
         return aligned
+
+    def expects(self, scene, step):
+        """Whether what the direct side has heard may not come at all."""
+        return any(row.may_fit(self.cell, scene, step.commands() or [[]])
+                   for row in self.known)
 
     def at_rest(self, scene, waiting):
         """waiting: clients that are blocked or subscribed although everybody

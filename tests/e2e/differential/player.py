@@ -15,9 +15,10 @@ import normalise
 from resp import NeedMore, message_end
 
 PATIENCE_S = 4.0       # for what should come
-LITTLE_S = 0.05        # in a scene in which something is missing
+LITTLE_S = 0.1         # for what should not come
 QUIET_S = 0.04         # scenes in which the server answers nobody
 SMALL_WRITE = 4096
+BUSY = ("busy",)
 
 
 class Conn:
@@ -156,7 +157,7 @@ class Side:
         while self.waiting() != (0, 0) and time.monotonic() < end:
             time.sleep(0.002)
         left = self.waiting()
-        if not left:
+        if left == BUSY:
             self.control.call("SCRIPT", "KILL")
         return left
 
@@ -208,7 +209,7 @@ class Side:
 
     def waiting(self):
         """(blocked clients, subscriptions). MONITOR does not show CLIENT LIST.
-        Nothing while the server is busy."""
+        BUSY with a script it is."""
         self.control.send("CLIENT", "LIST")
         try:
             rows = self.control.read()
@@ -216,7 +217,7 @@ class Side:
             self.end_pause()
             rows = self.control.read()
         if not isinstance(rows, bytes):
-            return ()
+            return BUSY
         blocked = len(re.findall(rb" flags=\w*b", rows))
         subscribed = sum(int(n) for n in re.findall(
             rb" s?p?s?sub=(\d+)", rows))
@@ -267,15 +268,14 @@ class DirectSide(Side):
 class OtherSide(Side):
     """Waits for what the direct side has heard."""
 
-    def listen(self, step, scene, expected):
+    def listen(self, expected, in_vain):
+        """in_vain: it may well be that it does not come."""
         self._wait(lambda: self._has(expected),
-                   LITTLE_S if self.lost else PATIENCE_S)
+                   LITTLE_S if self.lost or in_vain else PATIENCE_S)
         if expected.waiting:
             self._wait(lambda: self.waiting() == expected.waiting,
                        LITTLE_S if self.lost else 1.0)
-        heard = self.take(expected)
-        self.keep(step, heard)
-        return heard
+        return self.take(expected)
 
     def _has(self, expected):
         for name, conn in self.conns.items():

@@ -89,7 +89,8 @@ def play_other(side, record, comparison):
         for step, expected in rows:
             comparison.cell.commands += len(step.pieces)
             side.do(step)
-            heard = side.listen(step, scene, expected)
+            heard = side.listen(expected, comparison.expects(scene, step))
+            side.keep(step, heard)
             if side.lost:
                 continue
             side.lost = not comparison.step(scene, step, expected, heard)
