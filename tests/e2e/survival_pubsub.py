@@ -224,7 +224,7 @@ class PubsubLoad:
         self.alone = not hasattr(world, "cluster")
         self.seen = Seen()
         self.homes = {}
-        world.is_whole = self.is_whole
+        world.is_back, world.is_whole = self.is_back, self.is_whole
         self.channels = [f"ch:{self.run}:{{{place}}}"
                          for place in self.places]
         self.shard_channels = [] if self.alone else [
@@ -304,8 +304,11 @@ class PubsubLoad:
         self.homes.pop(channel, None)
 
     def is_whole(self):
-        """Whether all are subscribed, as the servers say. In a cluster also
-        whether all nodes are linked to each other."""
+        """In a cluster also whether all nodes are linked to each other."""
+        return self.is_back() and (self.alone or self._is_linked())
+
+    def is_back(self):
+        """Whether all are subscribed, as the servers say."""
         servers = self.world.finals() if self.alone \
             else self.world.cluster.alive()
         plain, patterns, sharded = Counter(), 0, Counter()
@@ -325,7 +328,7 @@ class PubsubLoad:
             assert sum(found.values()) == sum(
                 n for (h, _), n in want.items() if h == how), \
                 f"{sum(found.values())} have a channel"
-        return self.alone or self._is_linked()
+        return True
 
     @staticmethod
     def _numbers(server, what, channels):
@@ -368,9 +371,12 @@ class PubsubLoad:
         if self.full < self.published * 0.4:
             bad.append(f"only {self.full} of {self.published} messages were "
                        "for all")
-        if self.world.facts.get("longest gap", 0) > 15:
-            bad.append("the longest gap lasted "
-                       f"{self.world.facts['longest gap']:.1f} s")
+        gap = self.world.facts.get("longest gap", 0)
+        fault = self.world.facts.get("longest failover",
+                                     getattr(self.world, "down", 0))
+        if gap > fault + 3:
+            bad.append(f"the longest gap lasted {gap:.1f} s, the fault "
+                       f"{fault:.1f} s")
         return bad
 
     def _quiet(self, message):

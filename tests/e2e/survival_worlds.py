@@ -176,7 +176,9 @@ class World:
     deaths: list = field(default_factory=list)
     facts: dict = field(default_factory=dict)
     complaints: list = field(default_factory=list)
-    # A load may say when all is as before; asked after each death.
+    # A load may say when its clients are served as before, asked when a
+    # fault is over, and when all is as before, asked when the servers are.
+    is_back: object = None
     is_whole: object = None
     # May it tell what was executed? And may a server lose what it had
     # acknowledged?
@@ -184,17 +186,22 @@ class World:
     may_lose = False
     sets = ()  # settings of redial
 
-    def restored(self, at, timeout=20):
-        """Wait until the load says so; how long after `at` that was."""
-        if self.is_whole is None:
-            return
+    def wait_back(self, since):
+        """Wait until the clients are served; how long that took."""
+        if self.is_back is not None:
+            self._wait(self.is_back, "the clients to be served again")
+            self.facts["longest gap"] = max(
+                time.monotonic() - since, self.facts.get("longest gap", 0.0))
+
+    def wait_whole(self):
+        if self.is_whole is not None:
+            self._wait(self.is_whole, "all to be as before the fault")
+
+    def _wait(self, condition, what, timeout=20):
         try:
-            wait_until(self.is_whole, "all to be as before the fault",
-                       timeout)
+            wait_until(condition, what, timeout)
         except AssertionError as error:
             self.complaints.append(str(error))
-        worst = self.facts.get("longest gap", 0.0)
-        self.facts["longest gap"] = max(worst, time.monotonic() - at)
 
     def lines(self, fold):
         """[Line] of each shard. fold(snapshot) gives the events of what was
@@ -249,7 +256,7 @@ class Alone(World):
             self.redis.restart()
             back = time.monotonic()
             self.deaths.append(Death(0, at, back, snapshot))
-            self.restored(back)
+            self.wait_back(at)
             due = max(due + self.every, clock.elapsed() + 0.5)
         self.facts["kills"] = len(self.deaths)
 
@@ -271,7 +278,7 @@ class Stop(Alone):
             time.sleep(self.down)
             self.redis.go_on()
             back = time.monotonic()
-            self.restored(back)
+            self.wait_back(at)
             if self.deadly:
                 time.sleep(0.5)  # what it was given before is executed now
                 self.deaths.append(Death(0, at, back,
@@ -336,10 +343,11 @@ class SentinelKill(World):
         took = time.monotonic() - at
         self.facts["longest failover"] = max(
             took, self.facts.get("longest failover", 0.0))
+        self.wait_back(at)
         old.restart()
         self.sentinels.wait_ok()
         lineage.wait_settled(self.sentinels.members)
-        self.restored(at)
+        self.wait_whole()
         self.deaths.append(Death(0, at, time.monotonic(), snapshot))
 
 
@@ -395,10 +403,11 @@ class ClusterKill(_OfCluster):
         took = time.monotonic() - at
         self.facts["longest failover"] = max(
             took, self.facts.get("longest failover", 0.0))
+        self.wait_back(at)
         old.restart()
         self.cluster.wait_ok()
         lineage.wait_settled(self.cluster.shards[shard].nodes)
-        self.restored(at)
+        self.wait_whole()
         self.deaths.append(Death(shard, at, time.monotonic(), snapshot))
 
 
@@ -432,7 +441,7 @@ class ClusterMigrate(_OfCluster):
             keys += move_slots(self.cluster, order, source, target,
                                at_once=4, pace=0.02).keys
             turn += 1
-            self.restored(time.monotonic())
+            self.wait_back(time.monotonic())
         self.facts["slots moved"] = turn * len(self.moving)
         self.facts["keys moved"] = keys
         self.cluster.wait_ok()
