@@ -71,6 +71,7 @@ struct downstream {
     uint16_t last_slot;      /* of its last command with a key; see request */
     uint16_t wrote_server;   /* index of the endpoint of its last write */
     uint8_t block;           /* enum block_state */
+    uint8_t caching;         /* enum caching: of its next command */
     bool asked;           /* a request went elsewhere by ASK: until all that is
                              open is answered, nothing follows it */
     bool multi_owed;      /* MULTI was answered here; the node it goes to will

@@ -3,6 +3,7 @@
 #include "proxy/core/lane_pool.h"
 #include "proxy/core/redis_block.h"
 #include "proxy/core/redis_pubsub.h"
+#include "proxy/core/redis_tracking.h"
 #include "proxy/core/state.h"
 
 struct ledger *ledger_get(struct engine *e, struct downstream *d)
@@ -68,22 +69,17 @@ static bool ends_it(struct engine *e, const struct request *r)
     return off;
 }
 
-/* Whether what a command says adds to what it has said before. */
-static bool adds_up(const struct command *c)
+/* Whether what r says adds to what was said before: the prefixes of BCAST. */
+static bool adds_up(struct engine *e, const struct request *r)
 {
-    return c->id == COMMAND_CLIENT_TRACKING; /* the prefixes of BCAST */
-}
-
-static bool is_said(const struct ledger *l, const struct ledger_line *line)
-{
-    for (const struct ledger_line *old = l->lines; old != NULL;
-         old = old->next) {
-        if (old->len == line->len &&
-            memcmp(old->bytes, line->bytes, old->len) == 0) {
-            return true;
-        }
+    struct request_args args;
+    request_args_init(e, &args, r);
+    bool found = args.argc > REQUEST_ARGS_MAX;
+    for (size_t i = 3; i < args.argc && !found; i++) {
+        found = span_is_word(args.list[i], "BCAST");
     }
-    return false;
+    request_args_fini(e, &args);
+    return found;
 }
 
 bool ledger_note(struct engine *e,
@@ -111,11 +107,8 @@ bool ledger_note(struct engine *e,
     line->command = r->command;
     line->len = r->part.len;
     memcpy(line->bytes, slice_data(&r->part), r->part.len);
-    if (!adds_up(r->command)) {
+    if (r->command->id != COMMAND_CLIENT_TRACKING || !adds_up(e, r)) {
         drop_lines(e, l, r->command);
-    } else if (is_said(l, line)) {
-        memory_give(e->memory, line);
-        return true;
     }
     struct ledger_line **at = &l->lines;
     while (*at != NULL) {
@@ -136,8 +129,10 @@ bool ledger_establish(struct engine *e, struct upstream *u)
          line = line->next) {
         u->dirty = true;
         u->spoilt = u->spoilt || line->command->id == COMMAND_CLIENT_LINE;
-        if (!handshake_say_line(e, u,
-                                (struct span){ line->bytes, line->len })) {
+        bool tracks = line->command->id == COMMAND_CLIENT_TRACKING;
+        struct span bytes = { line->bytes, line->len };
+        if (tracks ? !tracking_establish(e, u, line)
+                   : !handshake_say_line(e, u, bytes)) {
             return false;
         }
     }

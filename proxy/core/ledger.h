@@ -9,6 +9,7 @@
 
 #include "parser/span.h"
 #include "proxy/core/buf.h"
+#include "proxy/core/event.h"
 #include "proxy/core/list.h"
 
 struct block_log;
@@ -30,16 +31,22 @@ struct ledger_line {
 
 /* Of a client that has needed a connection of its own. */
 struct ledger {
-    struct downstream *owner;      /* borrowed */
-    struct list_node wait;         /* in cluster->lane_waiters, if it waits */
-    bool waits;                    /* for a place among private_lanes_max */
-    bool woken;                    /* there is one */
-    bool id_told;                  /* it knows its lane by CLIENT ID */
-    bool waits_here;               /* WAIT is about what goes over its lane */
-    uint64_t wait_until_us;        /* no longer than that */
-    uint32_t lines_bytes;          /* of all lines */
-    struct ledger_line *lines;     /* owned */
-    struct block_log *block;       /* owned; NULL: no block is open */
+    struct downstream *owner;  /* borrowed */
+    struct list_node wait;     /* in cluster->lane_waiters, if it waits */
+    bool waits;                /* for a place among private_lanes_max */
+    bool woken;                /* there is one */
+    bool id_told;              /* it knows its lane by CLIENT ID */
+    bool is_told_for;          /* others redirect CLIENT TRACKING to it */
+    bool redirects;            /* CLIENT TRACKING ... REDIRECT */
+    bool waits_here;           /* WAIT is about what goes over its lane */
+    uint64_t wait_until_us;    /* no longer than that */
+    uint64_t told_id;          /* what CLIENT ID has answered last */
+    uint64_t redirect_id;      /* what REDIRECT says at the server */
+    conn_id redirect_to;       /* whose that is; 0: not known here */
+    conn_id caching_conn;      /* where CLIENT CACHING was the last command */
+    uint32_t lines_bytes;      /* of all lines */
+    struct ledger_line *lines; /* owned */
+    struct block_log *block;   /* owned; NULL: no block is open */
     struct subscriber *subscriber; /* owned; NULL: never subscribed */
     struct chain late;             /* pushes that wait for the end of a reply */
 };

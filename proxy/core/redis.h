@@ -109,6 +109,9 @@ void redis_block_aborted(struct engine *e, struct request *r);
  * was lost, as the server would if somebody had changed a watched key. */
 void redis_answer_sham(struct engine *e, struct request *r);
 
+/* redis_push.c: a push, or a message, that no server has said. False: no
+ * memory. */
+bool redis_push_own(struct engine *e, struct downstream *d, struct span text);
 /* redis_push.c: pushes that had to wait may be able to leave. d has a ledger. */
 void redis_push_late(struct engine *e, struct downstream *d);
 

@@ -24,7 +24,7 @@ enum {
 /* All arguments of a request, however many. */
 struct words {
     struct request_args args;
-    const struct span *list;
+    struct span *list;
     struct span *many; /* owned: when they are too many for args */
     size_t argc;       /* 0: no memory */
 };
@@ -218,49 +218,15 @@ static struct span timeout_text(const struct upstream *u,
     return (struct span){ (uint8_t *)text, (size_t)n };
 }
 
-/* What stands in place of argument i from now on. */
-static struct span word_at(const struct blocking *b,
-                           const struct words *w,
-                           struct span timeout,
-                           uint32_t i)
+/* What stands in place of "$" from now on. */
+static void put_ids(const struct blocking *b, struct words *w)
 {
-    if (timeout.len > 0 && i == b->timeout_arg) {
-        return timeout;
-    }
     for (uint8_t k = 0; k < b->n_ids; k++) {
         const struct frozen_id *f = &b->ids[k];
-        if (f->arg == i && f->state == FROZEN_LEARNT) {
-            return (struct span){ f->id, f->len };
+        if (f->state == FROZEN_LEARNT) {
+            w->list[f->arg] = (struct span){ f->id, f->len };
         }
     }
-    return w->list[i];
-}
-
-static struct buf *write_words(struct engine *e,
-                               const struct blocking *b,
-                               const struct words *w,
-                               struct span timeout)
-{
-    size_t room = 32;
-    for (uint32_t i = 0; i < w->argc; i++) {
-        room += word_at(b, w, timeout, i).len + 32;
-    }
-    struct buf *out = buf_new(e->memory, (uint32_t)room);
-    if (out == NULL) {
-        return NULL;
-    }
-    char *text = (char *)out->data;
-    size_t len = (size_t)snprintf(text, room, "*%zu\r\n", w->argc);
-    for (uint32_t i = 0; i < w->argc; i++) {
-        struct span word = word_at(b, w, timeout, i);
-        len += (size_t)snprintf(text + len, room - len, "$%zu\r\n", word.len);
-        memcpy(text + len, word.data, word.len);
-        len += word.len;
-        text[len++] = '\r';
-        text[len++] = '\n';
-    }
-    out->len = (uint32_t)len;
-    return out;
 }
 
 static void forget_learnt(struct blocking *b)
@@ -303,14 +269,18 @@ static bool rewrite(struct engine *e, struct upstream *u, struct request *r)
     }
     struct words w;
     words_init(e, &w, r);
-    struct buf *out = w.argc > 0 ? write_words(e, b, &w, timeout) : NULL;
+    bool written = w.argc > 0;
+    if (written) {
+        put_ids(b, &w);
+        if (timeout.len > 0) {
+            w.list[b->timeout_arg] = timeout;
+        }
+        written = request_write(e, r, w.list, w.argc);
+    }
     words_fini(e, &w);
-    if (out == NULL) {
+    if (!written) {
         return false;
     }
-    request_drop_bytes(e, r);
-    r->part = (struct slice){ .buf = out, .len = out->len };
-    r->size = out->len;
     b->written_us = timeout.len > 0 ? left_us : b->written_us;
     forget_learnt(b);
     if (r->patience_us > 0 && b->timeout_us > 0) {
@@ -364,7 +334,7 @@ static void ask_for_ids(struct engine *e, struct upstream *u, struct request *r)
         struct frozen_id *f = &b->ids[k];
         f->state = FROZEN_REFUSED;
         bool asked =
-            first > 0 &&
+            first > 0 && r->caching == 0 && /* that is said in front of it */
             (!r->asking || say_aside(e, u, "*1\r\n$6\r\nASKING\r\n")) &&
             ask_for_id(e, u, w.list[f->arg - (w.argc - first)], k);
         if (asked) {

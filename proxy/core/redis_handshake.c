@@ -407,6 +407,14 @@ static void on_subscribe(struct engine *e,
     be_up_if_done(e, u);
 }
 
+bool handshake_say_words(struct engine *e,
+                         struct upstream *u,
+                         const struct span *words,
+                         size_t n)
+{
+    return say(e, u, STEP_LINE, words, n);
+}
+
 void handshake_reset(struct engine *e, struct upstream *u)
 {
     struct span words[] = { span_of("RESET") };

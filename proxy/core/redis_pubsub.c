@@ -69,6 +69,13 @@ bool subscriber_is_active(const struct ledger *l)
     return s != NULL && (count_of(s) > 0 || s->monitors);
 }
 
+bool subscriber_hears(const struct ledger *l, struct span channel)
+{
+    const struct subscriber *s = l->subscriber;
+    return s != NULL &&
+           subscriptions_has(&s->names[SUBSCRIPTION_CHANNEL], channel);
+}
+
 enum {
     KEPT_BYTES_MAX = 64 * 1024 * 1024 /* names of one client */
 };

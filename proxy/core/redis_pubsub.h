@@ -13,6 +13,8 @@ void subscriber_free(struct engine *e, struct ledger *l);
 
 /* Subscribed to anything, or watching by MONITOR. */
 bool subscriber_is_active(const struct ledger *l);
+/* Subscribed to that channel, by its name. */
+bool subscriber_hears(const struct ledger *l, struct span channel);
 
 /* r, SUBSCRIBE, UNSUBSCRIBE, their relatives or MONITOR: send it over its
  * client's own lane. False: not yet. */

@@ -65,6 +65,24 @@ void redis_push(struct engine *e, struct upstream *u, const struct message *m)
     redis_slow_down(e, u, d);
 }
 
+bool redis_push_own(struct engine *e, struct downstream *d, struct span text)
+{
+    struct buf *b = buf_new(e->memory, (uint32_t)text.len);
+    if (b == NULL) {
+        return false;
+    }
+    memcpy(b->data, text.data, text.len);
+    b->len = (uint32_t)text.len;
+    struct chain none = { 0 };
+    struct message m = { .buf = b, .len = b->len, .type = text.data[0] };
+    downstream_flush(e, d);
+    bool pushed = is_inside_reply(d)
+                      ? keep(e, d, &none, &m)
+                      : downstream_write(e, d, m.buf, m.offset, m.len);
+    buf_unref(e->memory, b);
+    return pushed;
+}
+
 void redis_push_late(struct engine *e, struct downstream *d)
 {
     struct ledger *l = d->ledger;

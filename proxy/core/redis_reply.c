@@ -282,7 +282,8 @@ static bool on_error(struct engine *e,
     }
     bool can_wait = !r->streaming && may_ask_again(r, error.kind) &&
                     (r->task == TASK_FORWARD || r->task == TASK_LINE ||
-                     r->task == TASK_ID || r->task == TASK_SUBSCRIBE);
+                     r->task == TASK_ID || r->task == TASK_SUBSCRIBE ||
+                     r->task == TASK_CACHING);
     if (can_wait && c->config->retry &&
         (c->config->retry_on_error & retry_error_of(error.kind)) != 0) {
         begin_settling(e, u, r, m);

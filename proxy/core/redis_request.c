@@ -9,6 +9,7 @@
 #include "proxy/core/ledger.h"
 #include "proxy/core/redis_blocking.h"
 #include "proxy/core/redis_pubsub.h"
+#include "proxy/core/redis_tracking.h"
 #include "proxy/core/state.h"
 
 static struct cluster *cluster_of(const struct downstream *d)
@@ -42,6 +43,11 @@ void redis_submit(struct engine *e, struct downstream *d, struct request *r)
         r->blocking == NULL
             ? from_us + config->deadline_us
             : blocking_deadline_us(r, from_us, config->deadline_us);
+    if (d->caching != CACHING_NONE) {
+        r->caching = d->caching;
+        d->caching = CACHING_NONE;
+        d->session_unknown = d->session_unknown || r->opens_block;
+    }
     r->open = true;
     d->n_open++;
     d->n_replica_open += r->from_replica;
@@ -137,19 +143,32 @@ static bool dispatch_kept(struct engine *e,
                           struct request *r)
 {
     enum command_id id = r->command->id;
+    if (id == COMMAND_CLIENT_TRACKING && !tracking_aim(e, d, r)) {
+        return true;
+    }
     if (id == COMMAND_CLIENT_LINE || id == COMMAND_CLIENT_TRACKING) {
         r->task = TASK_LINE;
     } else if (id == COMMAND_CLIENT_ID) {
         r->task = TASK_ID;
+    } else if (id == COMMAND_CLIENT_CACHING) {
+        r->task = TASK_CACHING;
     } else if (r->command->class == CLASS_C) {
         d->session_unknown = true;
     }
-    bool taken = dispatch_private(e, d, r);
-    if (taken && id == COMMAND_CLIENT_KILL) {
+    enum lane_answer lane = redis_want_private(e, d, r);
+    if (lane == LANE_LATER) {
+        r->task = TASK_FORWARD;
+        return false;
+    }
+    if (lane == LANE_READY && id == COMMAND_CLIENT_CACHING) {
+        tracking_caching(e, d, r);
+    } else if (lane == LANE_READY) {
+        redis_submit(e, d, r);
+    }
+    if (id == COMMAND_CLIENT_KILL) {
         mark_killed(e, d, r);
     }
-    r->task = taken ? r->task : (uint8_t)TASK_FORWARD;
-    return taken;
+    return true;
 }
 
 static bool dispatch_watch(struct engine *e,

@@ -7,6 +7,7 @@
 #include "proxy/core/lane_set.h"
 #include "proxy/core/ledger.h"
 #include "proxy/core/redis_pubsub.h"
+#include "proxy/core/redis_tracking.h"
 #include "proxy/core/state.h"
 #include "proxy/core/words.h"
 
@@ -235,6 +236,12 @@ void redis_ledger_reply(struct engine *e, struct upstream *u, struct request *r)
         u->dirty = true;
         u->spoilt = u->spoilt || r->command->id == COMMAND_CLIENT_LINE;
         d->session_unknown = !ledger_note(e, d, r) || d->session_unknown;
+        if (d->ledger != NULL && r->command->id == COMMAND_CLIENT_TRACKING) {
+            tracking_accepted(e, d, r);
+        }
+        return;
+    }
+    if (r->task == TASK_CACHING) {
         return;
     }
     if (r->task == TASK_SUBSCRIBE) {
@@ -245,6 +252,7 @@ void redis_ledger_reply(struct engine *e, struct upstream *u, struct request *r)
         struct ledger *l = ledger_get(e, d);
         if (l != NULL) {
             l->id_told = true;
+            l->told_id = u->client_id;
         }
         u->spoilt = true;
         return;

@@ -4,6 +4,7 @@
 
 #include "proxy/core/redis_blocking.h"
 #include "proxy/core/state.h"
+#include "proxy/core/words.h"
 
 #define TO(state) (1u << REQUEST_##state)
 
@@ -107,6 +108,21 @@ void request_args_fini(struct engine *e, struct request_args *args)
 {
     memory_give(e->memory, args->copy);
     args->copy = NULL;
+}
+
+bool request_write(struct engine *e,
+                   struct request *r,
+                   const struct span *words,
+                   size_t n)
+{
+    struct buf *out = words_pack(e->memory, words, n);
+    if (out == NULL) {
+        return false;
+    }
+    request_drop_bytes(e, r);
+    r->part = (struct slice){ .buf = out, .len = out->len };
+    r->size = out->len;
+    return true;
 }
 
 enum command_class request_class(struct engine *e, const struct request *r)

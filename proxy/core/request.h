@@ -42,8 +42,10 @@ enum request_task {
     TASK_ID,      /* CLIENT ID: on success the lane has to stay its client's */
     TASK_SUBSCRIBE, /* SUBSCRIBE, MONITOR and their relatives: what the server
                        confirms is kept (redis_pubsub.h) */
-    TASK_RAW, /* SYNC and all behind it: sent, and its replies are not told
-                       apart */
+    TASK_CACHING,   /* CLIENT CACHING: sent; about the next command, wherever
+                       that is sent (redis_tracking.h) */
+    TASK_RAW,       /* SYNC and all behind it: sent, and its replies are not
+                       told apart */
     /* The lane's own, without a client. */
     TASK_PING, /* its liveness check */
     TASK_HANDSHAKE,
@@ -95,6 +97,7 @@ struct request {
     uint8_t state;      /* enum request_state */
     uint8_t task;       /* enum request_task */
     uint8_t step;       /* TASK_HANDSHAKE: which */
+    uint8_t caching;    /* enum caching: was said in front of it */
     bool fragment;      /* of another request, which waits behind it */
     bool own_lane;      /* goes over its client's own lane */
     bool from_replica;  /* a replica may answer it */
@@ -163,6 +166,12 @@ void request_args_init(struct engine *e,
                        struct request_args *args,
                        const struct request *r);
 void request_args_fini(struct engine *e, struct request_args *args);
+
+/* Let r say other words. False: no memory, and nothing has happened. */
+bool request_write(struct engine *e,
+                   struct request *r,
+                   const struct span *words,
+                   size_t n);
 
 /* The class after argument rules. */
 enum command_class request_class(struct engine *e, const struct request *r);

@@ -58,7 +58,7 @@ void settle_describe(struct engine *e,
                                   .gather = r->gather };
     if (r->task == TASK_LEDGER || r->task == TASK_SETINFO ||
         r->task == TASK_LINE || r->task == TASK_ID ||
-        r->task == TASK_SUBSCRIBE) {
+        r->task == TASK_SUBSCRIBE || r->task == TASK_CACHING) {
         item->any_key = false;
         item->writes = false;
         return;
@@ -213,7 +213,7 @@ bool replay_permitted(struct engine *e,
 {
     if (r->task == TASK_LEDGER || r->task == TASK_SETINFO ||
         r->task == TASK_LINE || r->task == TASK_ID ||
-        r->task == TASK_SUBSCRIBE) {
+        r->task == TASK_SUBSCRIBE || r->task == TASK_CACHING) {
         return true; /* saying it again changes nothing */
     }
     if (r->streaming || r->in_block || r->part.buf == NULL ||

@@ -8,6 +8,7 @@
 #include "proxy/core/learn.h"
 #include "proxy/core/redis_blocking.h"
 #include "proxy/core/redis_pubsub.h"
+#include "proxy/core/redis_tracking.h"
 #include "proxy/core/settle.h"
 #include "proxy/core/state.h"
 
@@ -250,6 +251,7 @@ void upstream_up(struct engine *e, struct upstream *u)
     }
     if (u->owner != NULL) {
         subscriber_up(e, u);
+        tracking_up(e, u);
     }
     upstream_flush(e, u);
     if (u->fence_done) {
@@ -351,6 +353,9 @@ void upstream_lost(struct engine *e,
         return;
     }
     upstream_drop_unwanted(e, u);
+    if (owner != NULL) {
+        tracking_lost(e, u);
+    }
     settle_lane(e, u, loss, taken);
     if (u->endpoint->cluster->topology != NULL) {
         topology_lane_down(e, u);

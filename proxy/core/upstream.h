@@ -287,5 +287,9 @@ bool handshake_subscribe(struct engine *e,
 bool handshake_subscribes(const struct request *r);
 /* One of them has been confirmed. */
 void handshake_goes_on(struct engine *e, struct upstream *u);
+bool handshake_say_words(struct engine *e,
+                         struct upstream *u,
+                         const struct span *words,
+                         size_t n);
 
 #endif

@@ -283,7 +283,7 @@ void upstream_renew(struct engine *e, struct upstream *u)
     assert(u->state == UPSTREAM_UP && list_empty(&u->in_flight));
     upstream_close_link(e, u, true);
     timer_clear(&e->timers, &u->timer);
-    upstream_move(e, u, UPSTREAM_WAITING, "its server is a replica", 0);
+    upstream_move(e, u, UPSTREAM_WAITING, "it is opened anew", 0);
     upstream_begin_attempt(e, u);
 }
 

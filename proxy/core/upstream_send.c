@@ -1,8 +1,10 @@
 /* What a lane is given to carry: sent at once, or held until it can be. */
 #include <assert.h>
 
+#include "proxy/core/ledger.h"
 #include "proxy/core/redis_blocking.h"
 #include "proxy/core/redis_pubsub.h"
+#include "proxy/core/redis_tracking.h"
 #include "proxy/core/state.h"
 
 bool upstream_has_room(const struct upstream *u)
@@ -97,7 +99,9 @@ void upstream_send(struct engine *e, struct upstream *u, struct request *r)
     if (r->blocking != NULL && !blocking_prepare(e, u, r)) {
         return;
     }
+    bool caching = r->caching != CACHING_NONE || r->task == TASK_CACHING;
     if ((script && !redis_script_send(e, u, r)) ||
+        (caching && !tracking_prepare(e, u, r)) ||
         (r->asking && !upstream_send_own(e, u, TASK_ASIDE, 0,
                                          span_of("*1\r\n$6\r\nASKING\r\n"))) ||
         !push_bytes(e, u, r)) {
@@ -179,6 +183,9 @@ bool upstream_send_own(struct engine *e,
     if (!chain_push_copy(e->memory, &u->link->conn.out, bytes)) {
         request_free(e, r);
         return false;
+    }
+    if (u->owner != NULL && u->owner->ledger != NULL) {
+        u->owner->ledger->caching_conn = 0; /* that was about this one */
     }
     r->task = (uint8_t)task;
     r->step = step;
