@@ -143,7 +143,8 @@ static void check_sessions(struct world *w)
         }
     }
     for (unsigned i = 0; i < w->n_clients; i++) {
-        wanted += w->clients[i]->session.tracking;
+        wanted +=
+            w->clients[i]->session.tracking || w->clients[i]->session.unsure;
         open += w->clients[i]->block != 0;
     }
     if (tracking > wanted && w->cluster == NULL) {

@@ -104,6 +104,15 @@ static void session_change(struct world *w,
                            struct client *c,
                            const struct request_record *r)
 {
+    if (r->answer == ANSWER_UNKNOWN) {
+        c->session.unsure = c->session.unsure || r->sets & SETS_TRACKING;
+        if (r->sets & SETS_NO_EVICT) {
+            c->session.no_evict = HINT_EITHER;
+        }
+        if (r->sets & SETS_NO_TOUCH) {
+            c->session.no_touch = HINT_EITHER;
+        }
+    }
     if (r->answer != ANSWER_REPLY) {
         return;
     }
@@ -127,6 +136,7 @@ static void session_change(struct world *w,
     }
     if (r->sets & SETS_TRACKING) {
         c->session.tracking = r->next.tracking;
+        c->session.unsure = false;
         memset(c->cached, 0, sizeof c->cached);
     }
     if (r->expect == EXPECT_RESET) {

@@ -132,7 +132,8 @@ static void on_invalidate(struct world *w, struct client *c, struct span push)
                       c->id);
         return;
     }
-    if (!c->session.tracking && !asks_for_tracking(w, c)) {
+    if (!c->session.tracking && !c->session.unsure &&
+        !asks_for_tracking(w, c)) {
         world_violate(w,
                       "I31: client %" PRIu64
                       " is told of keys although it has not asked",

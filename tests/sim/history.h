@@ -60,6 +60,7 @@ struct ledger {
     uint8_t resp;
     uint8_t no_evict, no_touch; /* enum hint */
     bool tracking;
+    bool unsure; /* whether it tracks: nobody knows if that took effect */
     bool subscribed;
     uint32_t name; /* a hash; 0: none, or a lane's own */
 };
@@ -74,8 +75,9 @@ static inline bool ledger_fits(struct ledger ran, struct ledger client)
     bool touch =
         client.no_touch == HINT_EITHER || ran.no_touch == client.no_touch;
     return ran.db == client.db && ran.user == client.user &&
-           ran.resp == client.resp && ran.tracking == client.tracking &&
-           evict && touch && (ran.name == 0 || ran.name == client.name);
+           ran.resp == client.resp &&
+           (client.unsure || ran.tracking == client.tracking) && evict &&
+           touch && (ran.name == 0 || ran.name == client.name);
 }
 
 enum answer {
