@@ -137,6 +137,9 @@ static void check_sessions(struct world *w)
              s = s->next) {
             if (!s->dead) {
                 check_session(w, s);
+                if (s->ledger.tracking) {
+                    world_note(w, "tracks", s->link, s->id, (struct span){ 0 });
+                }
                 tracking += s->ledger.tracking;
                 blocks += s->in_multi;
             }

@@ -48,6 +48,23 @@ bool history_hides_replay(struct world *w, const struct request_record *r)
     return true;
 }
 
+/* It has asked for that name. */
+static bool will_be_named(struct world *w, uint64_t id, uint32_t name)
+{
+    for (unsigned k = 0; k < w->n_clients; k++) {
+        const struct client *c = w->clients[k];
+        for (uint32_t i = 0; c->id == id && i < c->n_waiting; i++) {
+            const struct request_record *o =
+                history_at(w->history,
+                           c->waiting[(c->first + i) % CLIENT_WINDOW]);
+            if (o->sets & SETS_NAME && o->next.name == name) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
 static void check_session(struct world *w,
                           const struct request_record *r,
                           struct ledger session)
@@ -63,6 +80,9 @@ static void check_session(struct world *w,
         ran.no_evict = session.no_evict;
         ran.no_touch = session.no_touch;
         ran.tracking = session.tracking;
+    }
+    if (will_be_named(w, r->client, ran.name)) {
+        ran.name = session.name; /* only a label, and not in its place */
     }
     if (!ledger_fits(ran, session)) {
         world_violate(
