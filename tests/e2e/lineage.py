@@ -2,8 +2,8 @@
 files of its servers.
 
 Each server that is killed is read while it is dead, before it comes back and
-throws its file away to copy another one's data; the last primary is read at
-the end. Events of a load are unique, so the files can be laid over each
+throws its file away to copy another one's data; one that lives is held open;
+the last primary is read at the end. Events of a load are unique, so the files can be laid over each
 other: what the next primary shares with the dead one is the line, what only
 the dead one had is lost by that failover.
 """
@@ -22,20 +22,33 @@ class Snapshot:
     stream: list
 
 
+class Held:
+    """The file of a server, held open: it can be read even after the server
+    has copied another one's data and thrown its own away. Servers must run
+    with aof-use-rdb-preamble no and appendfsync always."""
+
+    def __init__(self, folder):
+        folder = os.path.join(folder, "appendonlydir")
+        self.files = [(name, open(os.path.join(folder, name), "rb"))
+                      for name in aof.manifest(folder)]
+
+    def read(self):
+        """What is in it now; it is closed."""
+        snapshot = Snapshot([], [])
+        for name, file in self.files:
+            with file:
+                data = file.read()
+            if data.startswith(b"REDIS"):
+                assert len(data) < 200, f"{name} is an RDB with content"
+                continue
+            part = snapshot.base if ".base." in name else snapshot.stream
+            part += aof.drop_open_transactions(aof.read_commands(data))
+        return snapshot
+
+
 def read(folder):
-    """The file of a server that is dead, or quiet. Servers must run with
-    aof-use-rdb-preamble no and appendfsync always."""
-    snapshot = Snapshot([], [])
-    folder = os.path.join(folder, "appendonlydir")
-    for name in aof.manifest(folder):
-        with open(os.path.join(folder, name), "rb") as file:
-            data = file.read()
-        if data.startswith(b"REDIS"):
-            assert len(data) < 200, f"{name} is an RDB with content"
-            continue
-        part = snapshot.base if ".base." in name else snapshot.stream
-        part += aof.drop_open_transactions(aof.read_commands(data))
-    return snapshot
+    """The file of a server that is dead, or quiet."""
+    return Held(folder).read()
 
 
 def is_settled(server):

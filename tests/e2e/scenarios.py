@@ -46,6 +46,10 @@ sentinel-cas-kill     a primary with 2 replicas and 3 sentinels, the primary is
                       sentinel-blpop-kill
 cluster-cas-kill      3 + 3 nodes, a primary is killed every 8 s and comes back
                       as a replica; so cluster-pubsub-kill, cluster-blpop-kill
+cluster-cas-stop      SIGSTOP of a primary until its replica has taken over,
+                      every 8 s; so cluster-pubsub-stop, cluster-blpop-stop
+cluster-cas-failover  CLUSTER FAILOVER, every 4 s; so cluster-pubsub-failover,
+                      cluster-blpop-failover
 cluster-cas-migrate   the slots in use move on and on; so
                       cluster-pubsub-migrate, cluster-blpop-migrate
 """

@@ -12,22 +12,32 @@ from dataclasses import dataclass
 from survival_blpop import BlpopLoad
 from survival_cas import CasLoad
 from survival_pubsub import PubsubLoad
-from survival_worlds import (Alone, Clock, ClusterKill, ClusterMigrate,
-                             SentinelKill, Stop, StopTimeout)
+from survival_worlds import (Alone, Clock, ClusterFailover, ClusterKill,
+                             ClusterMigrate, ClusterStop, SentinelKill, Stop,
+                             StopTimeout)
 
 LOADS = {"cas": CasLoad, "pubsub": PubsubLoad, "blpop": BlpopLoad}
-SCENARIOS = {
-    **{f"{word}-kill": (Alone, load) for word, load in LOADS.items()},
-    **{f"{word}-stop": (Stop, load) for word, load in LOADS.items()},
-    **{f"{word}-stop-timeout": (StopTimeout, load)
-       for word, load in LOADS.items()},
-    **{f"sentinel-{word}-kill": (SentinelKill, load)
-       for word, load in LOADS.items()},
-    **{f"cluster-{word}-kill": (ClusterKill, load)
-       for word, load in LOADS.items()},
-    **{f"cluster-{word}-migrate": (ClusterMigrate, load)
-       for word, load in LOADS.items()},
+WORLDS = {
+    "kill": Alone,
+    "stop": Stop,
+    "stop-timeout": StopTimeout,
+    "sentinel-kill": SentinelKill,
+    "cluster-kill": ClusterKill,
+    "cluster-stop": ClusterStop,
+    "cluster-failover": ClusterFailover,
+    "cluster-migrate": ClusterMigrate,
 }
+
+
+def _name(world, load):
+    """cluster-kill and cas: cluster-cas-kill."""
+    before, _, fault = world.rpartition("-") \
+        if world.startswith(("sentinel-", "cluster-")) else ("", "", world)
+    return f"{before}-{load}-{fault}".strip("-")
+
+
+SCENARIOS = {_name(world, load): (WORLDS[world], LOADS[load])
+             for world in WORLDS for load in LOADS}
 
 
 @dataclass

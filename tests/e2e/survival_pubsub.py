@@ -296,7 +296,7 @@ class PubsubLoad:
             return self.world.server_of(channel)
         if channel not in self.homes:
             self.homes[channel] = self.world.server_of(channel) \
-                if command == "SPUBLISH" else self.world.cluster.primaries()[
+                if command == "SPUBLISH" else self.world.primaries()[
                     self.channels.index(channel) % 3]
         return self.homes[channel]
 
@@ -309,8 +309,7 @@ class PubsubLoad:
 
     def is_back(self):
         """Whether all are subscribed, as the servers say."""
-        servers = self.world.finals() if self.alone \
-            else self.world.cluster.alive()
+        servers = self.world.nodes()
         plain, patterns, sharded = Counter(), 0, Counter()
         for server in servers:
             plain += self._numbers(server, "NUMSUB", self.channels)

@@ -242,6 +242,9 @@ class Alone(World):
     def server_of(self, key):
         return self.redis
 
+    def nodes(self):
+        return [self.redis]
+
     def finals(self):
         return [self.redis]
 
@@ -322,6 +325,9 @@ class SentinelKill(World):
     def server_of(self, key):
         return self.now
 
+    def nodes(self):
+        return [self.now]
+
     def finals(self):
         return [self.now]
 
@@ -352,6 +358,8 @@ class SentinelKill(World):
 
 
 class _OfCluster(World):
+    hung = None  # a node that does not answer
+
     def __enter__(self):
         self.cluster = Cluster(os.path.join(self.folder, "cluster")).start()
         return self
@@ -373,8 +381,21 @@ class _OfCluster(World):
     def places(self, n):
         return [tag_of_slot(slot) for slot in self.slots(n)]
 
+    def nodes(self):
+        return [node for node in self.cluster.alive() if node is not self.hung]
+
+    def primaries(self):
+        """Who owns slots, as one of those who answer sees it."""
+        ids = set(self.nodes()[0].owners().values())
+        return [node for node in self.nodes() if node.id in ids]
+
     def server_of(self, key):
-        return self.cluster.owner(key_slot(key))
+        """The owner of its slot, by its own words."""
+        slot = key_slot(key)
+        for node in self.nodes():
+            if node.owners().get(slot) == node.id and node.is_primary():
+                return node
+        raise AssertionError(f"nobody owns slot {slot}")
 
 
 class ClusterKill(_OfCluster):
@@ -391,24 +412,64 @@ class ClusterKill(_OfCluster):
         due = min(2.0, clock.seconds * 0.2)
         while due < clock.seconds - 4 or not self.deaths:
             clock.sleep_until(due)
-            self._kill(len(self.deaths) % len(self.cluster.shards))
+            self._hurt_one(len(self.deaths) % len(self.cluster.shards))
             due = max(due + self.every, clock.elapsed() + 0.5)
         self.facts["kills"] = len(self.deaths)
 
-    def _kill(self, shard):
-        old = self.cluster.kill_primary(shard)
+    def _hurt_one(self, shard):
+        old = self.cluster.shards[shard].current_primary()
+        held = lineage.Held(old.folder)
         at = time.monotonic()
-        snapshot = lineage.read(old.folder)
-        self.cluster.wait_promoted(shard, old)
+        self.strike(shard, old)
         took = time.monotonic() - at
         self.facts["longest failover"] = max(
             took, self.facts.get("longest failover", 0.0))
         self.wait_back(at)
-        old.restart()
+        snapshot = self.heal(old, held)
         self.cluster.wait_ok()
         lineage.wait_settled(self.cluster.shards[shard].nodes)
         self.wait_whole()
-        self.deaths.append(Death(shard, at, time.monotonic(), snapshot))
+        self.deaths.append(Death(shard, at, time.monotonic(),
+                                 snapshot or held.read()))
+
+    def strike(self, shard, old):
+        old.kill9()
+        self.cluster.wait_promoted(shard, old)
+
+    def heal(self, old, held):
+        """What it had executed, if it is known before it copies the data of
+        the others."""
+        snapshot = held.read()
+        old.restart()
+        return snapshot
+
+
+class ClusterFailover(ClusterKill):
+    """CLUSTER FAILOVER of one shard after the other. Nothing dies."""
+    name = "CLUSTER FAILOVER in 3 + 3 nodes"
+    every = 4.0
+
+    def strike(self, shard, old):
+        self.cluster.failover(shard)
+
+    def heal(self, old, held):
+        return None
+
+
+class ClusterStop(ClusterKill):
+    """A primary hangs until its replica has taken over, and a little longer;
+    then it goes on, and may execute what it had been given before."""
+    name = "SIGSTOP of a primary of 3 + 3 nodes"
+
+    def strike(self, shard, old):
+        self.hung = old
+        old.stop_running()
+        self.cluster.wait_promoted(shard, old)
+
+    def heal(self, old, held):
+        time.sleep(1.5)  # long enough for all to know who is primary now
+        old.go_on()
+        self.hung = None
 
 
 class ClusterMigrate(_OfCluster):
