@@ -34,7 +34,7 @@ static struct upstream *find_spare(const struct cluster *c,
         if (u->state == UPSTREAM_UP) {
             return u;
         }
-        soon = u;
+        soon = u->state == UPSTREAM_HANDSHAKE ? u : soon;
     }
     return soon;
 }

@@ -72,7 +72,8 @@ static void learn_functions(struct engine *e, struct upstream *u)
 {
     struct endpoint *p = u->endpoint;
     const struct function_changes *changes = &p->cluster->function_changes;
-    if (u->raw || (u->owner != NULL && u->owner->block != BLOCK_NONE)) {
+    if (u->raw || upstream_is_inside_request(u) ||
+        (u->owner != NULL && u->owner->block != BLOCK_NONE)) {
         return;
     }
     if (p->functions == NULL) {

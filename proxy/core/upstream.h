@@ -147,6 +147,10 @@ void upstream_flush(struct engine *e, struct upstream *u);
  * the lane's own. */
 bool upstream_is_idle(const struct upstream *u);
 
+/* The last request on u is still arriving from its client, and is sent in parts:
+ * nothing may be said behind it yet. */
+bool upstream_is_inside_request(const struct upstream *u);
+
 /* Queue a request of the lane's own (PING, handshake). False: no memory. */
 bool upstream_send_own(struct engine *e,
                        struct upstream *u,

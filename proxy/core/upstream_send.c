@@ -170,12 +170,19 @@ bool upstream_is_idle(const struct upstream *u)
     return list_empty(&u->waiting);
 }
 
+bool upstream_is_inside_request(const struct upstream *u)
+{
+    return !list_empty(&u->in_flight) &&
+           CONTAINER_OF(u->in_flight.prev, struct request, place)->incomplete;
+}
+
 bool upstream_send_own(struct engine *e,
                        struct upstream *u,
                        enum request_task task,
                        uint8_t step,
                        struct span bytes)
 {
+    assert(!upstream_is_inside_request(u));
     struct request *r = request_new(e, NULL);
     if (r == NULL) {
         return false;
