@@ -71,10 +71,10 @@ bool redis_multi(struct engine *e, struct downstream *d, struct request *r);
 void redis_session_accepted(struct engine *e,
                             struct upstream *u,
                             struct request *r);
-/* r, of no lane, asks for the identity of u, which cannot tell now because of a
- * script: another connection to the same server can. */
+/* r, of no lane, asks for an identity, and its client's lane to p cannot tell now
+ * because of a script: another connection to the same server can. */
 void redis_session_aside(struct engine *e,
-                         struct upstream *u,
+                         struct endpoint *p,
                          struct request *r);
 void redis_session_refused(struct engine *e,
                            struct request *r,

@@ -297,6 +297,23 @@ static void on_hello(struct engine *e, struct upstream *u, struct span reply)
 static void ask_aside(struct engine *e, struct upstream *u)
 {
     struct list_node *node = u->waiting.next;
+    struct endpoint *p = u->endpoint;
+    if (u->owner != NULL) {
+        /* The first thing that a client says, and nothing lives here yet: it
+         * gets another lane when it has been answered. */
+        struct downstream *d = u->owner;
+        struct request *r = CONTAINER_OF(node, struct request, place);
+        if (node != &u->waiting && node->next == &u->waiting &&
+            r->task == TASK_LEDGER && r->command->id == COMMAND_HELLO &&
+            r->step == 0 && !redis_lane_is_held(d)) {
+            upstream_unhold(e, u, r);
+            r->task = TASK_SESSION;
+            r->own_lane = false;
+            downstream_disown(e, d);
+            redis_session_aside(e, p, r);
+        }
+        return;
+    }
     while (node != &u->waiting) {
         struct request *r = CONTAINER_OF(node, struct request, place);
         node = node->next;
@@ -305,7 +322,7 @@ static void ask_aside(struct engine *e, struct upstream *u)
             (r->command->id == COMMAND_HELLO || r->command->id == COMMAND_AUTH);
         if (r->task == TASK_SESSION && identity) {
             upstream_unhold(e, u, r);
-            redis_session_aside(e, u, r);
+            redis_session_aside(e, p, r);
         }
     }
 }

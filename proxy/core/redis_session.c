@@ -162,13 +162,12 @@ static bool carries_script(const struct upstream *u)
 }
 
 void redis_session_aside(struct engine *e,
-                         struct upstream *u,
+                         struct endpoint *p,
                          struct request *r)
 {
-    struct cluster *c = u->endpoint->cluster;
-    struct lane_set *set = lane_set_aside(e, c, u->session);
-    struct upstream *aside =
-        set == NULL ? NULL : lane_set_lane(e, set, u->endpoint);
+    struct cluster *c = p->cluster;
+    struct lane_set *set = lane_set_aside(e, c, r->downstream->session_next);
+    struct upstream *aside = set == NULL ? NULL : lane_set_lane(e, set, p);
     if (r->state != REQUEST_NEW) {
         request_move(r, REQUEST_NEW);
     }
@@ -193,7 +192,7 @@ void redis_session_accepted(struct engine *e,
     if (r->step == STEP_PASSWORD && !u->unauthenticated &&
         u->up_us < r->arrived_us) {
         if (carries_script(u)) {
-            redis_session_aside(e, u, r);
+            redis_session_aside(e, u->endpoint, r);
         } else {
             verify(e, u, r);
         }
