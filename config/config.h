@@ -187,6 +187,7 @@ struct upstream_config {
     uint64_t handshake_timeout_us;
     uint64_t ping_idle_us; /* 0: never */
     uint64_t ping_timeout_us;
+    uint64_t block_bytes_max;  /* of a transaction that can be begun again */
     uint64_t replay_bytes_max; /* larger requests are streamed, not replayed */
     uint64_t script_cache_bytes; /* bodies of scripts; 0: none */
     uint64_t reply_hold_max;     /* larger replies are streamed */

@@ -4,6 +4,7 @@
 
 #include "proxy/core/lane_set.h"
 #include "proxy/core/learnt.h"
+#include "proxy/core/redis_block.h"
 #include "proxy/core/redis_gather.h"
 #include "proxy/core/redis_pubsub.h"
 #include "proxy/core/state.h"
@@ -312,10 +313,14 @@ static void rehome(struct engine *e, struct upstream *u)
         r = NULL; /* wherever the primary is */
     }
     struct endpoint *shard = r == NULL ? subscriber_endpoint(d) : NULL;
-    struct endpoint *to = shard != NULL ? shard
-                          : r != NULL   ? redis_endpoint(e, d, r)
-                          : lost        ? redis_any_endpoint(d)
-                                        : u->endpoint;
+    uint16_t slot = block_log_slot(d); /* begun again in front of what waits */
+    struct cluster *c = u->endpoint->cluster;
+    struct endpoint *to = c->slots != NULL && slot != SLOT_NONE
+                              ? c->endpoints[c->slots[slot - 1]]
+                          : shard != NULL ? shard
+                          : r != NULL     ? redis_endpoint(e, d, r)
+                          : lost          ? redis_any_endpoint(d)
+                                          : u->endpoint;
     if (to != u->endpoint && !any_awaits_fence(u)) {
         upstream_rehome(e, u, to);
     }

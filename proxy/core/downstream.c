@@ -141,7 +141,7 @@ void downstream_disown(struct engine *e, struct downstream *d)
     if (u == NULL) {
         return;
     }
-    u->dirty = u->dirty || redis_lane_is_held(d);
+    u->dirty = u->dirty || u->in_multi || u->in_watch || redis_lane_is_held(d);
     u->spoilt = u->spoilt || d->session_unknown;
     d->lane = NULL;
     downstream_resume(e, u);

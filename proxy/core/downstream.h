@@ -27,9 +27,9 @@ enum {
 enum block_state {
     BLOCK_NONE,
     BLOCK_OPEN,   /* MULTI was passed on */
-    BLOCK_BROKEN, /* its MULTI was refused or its connection is lost: nothing
-                     of it was or will be executed */
-    BLOCK_SHAM,   /* a MULTI after a lost WATCH: answered here, EXEC is null */
+    BLOCK_BROKEN, /* its MULTI was refused, or its connection is lost and it
+                     cannot be begun again: nothing of it was or will be
+                     executed */
 };
 
 struct downstream {
@@ -70,14 +70,15 @@ struct downstream {
     uint8_t local_ip[16];    /* as of ip_parse() */
     uint16_t last_slot;      /* of its last command with a key; see request */
     uint16_t wrote_server;   /* index of the endpoint of its last write */
+    uint16_t watch_slot;     /* of what is watched, if watch_held */
     uint8_t block;           /* enum block_state */
     uint8_t caching;         /* enum caching: of its next command */
     bool asked;           /* a request went elsewhere by ASK: until all that is
                              open is answered, nothing follows it */
     bool multi_owed;      /* MULTI was answered here; the node it goes to will
                              be that of the block's first key */
-    bool block_passed;    /* the lane's server is, or will be, inside MULTI */
     bool watching;        /* WATCH was passed on */
+    bool watch_held;      /* and the server has accepted it */
     bool watch_lost;      /* the connection that watched is lost */
     bool reply_off;       /* CLIENT REPLY OFF */
     bool reply_skip;      /* CLIENT REPLY SKIP: the next one */

@@ -101,13 +101,20 @@ void redis_multi_refused(struct downstream *d, const struct request *r);
 /* Whether another MULTI of the same client follows r. */
 bool redis_later_multi(const struct request *r);
 
-/* redis_transaction.c: answer r, an EXEC or DISCARD of a block that was broken: the
- * server is not inside of it any more. */
+/* redis_transaction.c: answer r, an EXEC in whose place DISCARD was sent, as the
+ * server would if somebody had changed a watched key. */
 void redis_block_aborted(struct engine *e, struct request *r);
 
-/* redis_transaction.c: answer r, of a block that must not run because its WATCH
- * was lost, as the server would if somebody had changed a watched key. */
-void redis_answer_sham(struct engine *e, struct request *r);
+/* redis_block_session.c: EXEC was answered by reply (NULL: it is not known): what
+ * the commands of its block have changed about the connection. */
+void redis_block_session(struct engine *e,
+                         struct upstream *u,
+                         struct downstream *d,
+                         struct span reply);
+
+/* redis_reply.c: the name that retry_on_error has for it, as RETRY_ERROR_...; 0:
+ * none. */
+unsigned redis_retry_error_of(enum redis_error_kind kind);
 
 /* redis_push.c: a push, or a message, that no server has said. False: no
  * memory. */

@@ -3,6 +3,8 @@
 #include <assert.h>
 #include <stdio.h>
 
+#include "proxy/core/ledger.h"
+#include "proxy/core/redis_block.h"
 #include "proxy/core/redis_blocking.h"
 #include "proxy/core/state.h"
 
@@ -87,8 +89,10 @@ static void compose(struct engine *e,
         address[0] = ' ';
         address_format(&p->address, address + 1);
     }
-    verdict_words(r, c, why->verdict, request_class(e, r), words,
-                  sizeof(words));
+    enum command_class class = r->block_class != 0
+                                   ? (enum command_class)(r->block_class - 1)
+                                   : request_class(e, r);
+    verdict_words(r, c, why->verdict, class, words, sizeof(words));
     snprintf(text, ERROR_TEXT_MAX - 2,
              "-%s %s %s: upstream '%s'%s: %s; sent %u times, %u connection "
              "attempts failed, %.3f s; %s",
@@ -212,9 +216,12 @@ static struct request *next_of_block(const struct request *r)
 /* What a transaction loses with r. When MULTI itself is refused, the rest of
  * its block may be on its way: it must not run outside of a block. A client
  * that has seen the error first sends no more of it, so this ends by itself. */
-static void mind_block(struct request *r)
+static void mind_block(struct engine *e, struct request *r)
 {
     struct downstream *d = r->downstream;
+    if (d->ledger != NULL && redis_is_in_front(r)) {
+        block_log_free(e, d->ledger);
+    }
     enum command_id id = r->command != NULL ? r->command->id : COMMAND_OTHER;
     bool current = r->in_block && !redis_later_multi(r);
     bool open = current && d->block == BLOCK_OPEN;
@@ -222,15 +229,57 @@ static void mind_block(struct request *r)
     bool refused = id == COMMAND_MULTI && !r->in_block;
     if (refused || ((open || broken) && r->opens_block)) {
         d->block = BLOCK_BROKEN;
-        d->block_passed = false;
         d->block_until_us = UINT64_MAX;
         r->refused_block = !r->owed; /* the end comes with its error */
     } else if (open) {
         d->block = BLOCK_BROKEN;
         d->block_until_us = UINT64_MAX;
     }
-    if (id == COMMAND_WATCH) {
-        d->watch_lost = true; /* nobody watches: the next EXEC is null */
+    if (id == COMMAND_WATCH && !r->in_block) {
+        redis_watch_given_up(e, r);
+    }
+}
+
+/* What waits of the block in front of its EXEC, of which nobody knows whether it
+ * has run: that these were queued promises nothing. */
+static void answer_as_queued(struct engine *e, struct request *exec)
+{
+    const struct downstream *d = exec->downstream;
+    for (struct list_node *node = exec->arrival.prev;
+         node != &d->requests && !downstream_gone(d); node = node->prev) {
+        struct request *r = CONTAINER_OF(node, struct request, arrival);
+        if (!r->in_block || r->ends_block) {
+            break;
+        }
+        bool waits = r->state == REQUEST_READY && r->upstream != NULL;
+        if (waits) {
+            upstream_unhold(e, r->upstream, r);
+        }
+        bool lost = r->state == REQUEST_SENT && r->upstream == NULL;
+        if (waits || lost || r->state == REQUEST_READY) {
+            downstream_answer_text(e, r,
+                                   r->opens_block ? "+OK\r\n" : "+QUEUED\r\n");
+        }
+        if (r->opens_block) {
+            break;
+        }
+    }
+    if (exec->state == REQUEST_READY && exec->upstream != NULL) {
+        upstream_unhold(e, exec->upstream, exec);
+    }
+}
+
+static void answer_in_block(struct engine *e,
+                            struct request *r,
+                            struct cluster *c,
+                            const struct give_up *why)
+{
+    if (r->task == TASK_ABORT) {
+        redis_block_aborted(e, r);
+    } else if (r->ends_block && r->command->id == COMMAND_DISCARD) {
+        downstream_answer_text(e, r, "+OK\r\n"); /* nothing of it will run */
+    } else {
+        answer(e, r, c, why);
     }
 }
 
@@ -252,17 +301,26 @@ void request_give_up(struct engine *e,
     }
     char copy[ENDPOINT_ERROR_MAX]; /* cause may change under our hands */
     snprintf(copy, sizeof(copy), "%s", cause != NULL ? cause : "");
-    mind_block(r);
+    struct request *exec = r->in_block ? redis_exec_of(r) : NULL;
+    if (exec != NULL && exec != r && exec->ambiguous) {
+        answer_as_queued(e, exec);
+        outcome = OUTCOME_AMBIGUOUS;
+        r = exec;
+    } else if (exec == r && exec != NULL &&
+               (r->ambiguous || outcome == OUTCOME_AMBIGUOUS)) {
+        answer_as_queued(e, exec);
+    }
+    mind_block(e, r);
     const struct give_up why = { outcome, verdict, copy };
     const struct give_up with_it = { OUTCOME_NOT_SENT, verdict, copy };
     struct request *rest = NULL;
     while (r->in_block && (rest = next_of_block(r)) != NULL) {
         upstream_unhold(e, rest->upstream, rest);
         request_move(rest, REQUEST_NEW);
-        answer(e, rest, c, &with_it);
+        answer_in_block(e, rest, c, &with_it);
         if (downstream_gone(d)) {
             return;
         }
     }
-    answer(e, r, c, &why);
+    answer_in_block(e, r, c, &why);
 }

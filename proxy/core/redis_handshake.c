@@ -9,7 +9,7 @@
 #include "parser/reply.h"
 #include "proxy/core/lane_set.h"
 #include "proxy/core/learn.h"
-#include "proxy/core/ledger.h"
+#include "proxy/core/redis_block.h"
 #include "proxy/core/redis_pubsub.h"
 #include "proxy/core/state.h"
 #include "proxy/core/words.h"
@@ -24,7 +24,8 @@ enum step {
     STEP_KILL,
     STEP_RESET,
     STEP_LINE,
-    STEP_SUBSCRIBE
+    STEP_SUBSCRIBE,
+    STEP_BLOCK
 };
 
 enum {
@@ -432,6 +433,20 @@ bool handshake_say_words(struct engine *e,
     return say(e, u, STEP_LINE, words, n);
 }
 
+bool handshake_say_block(struct engine *e,
+                         struct upstream *u,
+                         struct chain *bytes,
+                         uint32_t n)
+{
+    if (n > 0 &&
+        upstream_send_own_list(e, u, TASK_HANDSHAKE, STEP_BLOCK, bytes, n)) {
+        return true;
+    }
+    chain_clear(e->memory, bytes);
+    no_memory(e, u);
+    return false;
+}
+
 void handshake_reset(struct engine *e, struct upstream *u)
 {
     struct span words[] = { span_of("RESET") };
@@ -444,6 +459,8 @@ void handshake_reset(struct engine *e, struct upstream *u)
     timer_set(&e->timers, &u->timer, u->deadline_us);
     if (say(e, u, STEP_RESET, words, 1)) {
         u->dirty = false;
+        u->in_multi = false;
+        u->in_watch = false;
         handshake_begin(e, u);
     }
 }
@@ -564,5 +581,9 @@ void handshake_reply(struct engine *e,
         be_up_if_done(e, u);
         break;
     case STEP_SUBSCRIBE: on_subscribe(e, u, reply); break;
+    case STEP_BLOCK:
+        block_log_reply(e, u, reply);
+        be_up_if_done(e, u);
+        break;
     }
 }

@@ -1,5 +1,6 @@
 /* MOVED, ASK and what else a node says when a request belongs elsewhere
  * (redis.md §9). */
+#include "proxy/core/redis_block.h"
 #include "proxy/core/state.h"
 
 const char redis_crossslot[] =
@@ -109,9 +110,13 @@ enum redirect redis_redirect(struct engine *e,
         return REDIRECT_NONE;
     }
     if (r->in_block && redis_is_redirect(error->kind)) {
-        /* By the map it was no business of this node before: the block spans
-         * several slots. */
-        bool crosses = moved && c->slots[error->slot] != u->endpoint->index;
+        /* Another slot than that of the block, or by the map it was no business
+         * of this node before: the block spans several slots. */
+        uint16_t slot = block_log_slot(r->downstream);
+        bool crosses =
+            moved &&
+            (slot == SLOT_NONE ? c->slots[error->slot] != u->endpoint->index
+                               : slot != slot_plus(error->slot));
         if (error->kind == REDIS_ERROR_MOVED) {
             topology_redirect(e, u, error, why);
         }

@@ -5,6 +5,7 @@
 #include "parser/redis_error.h"
 #include "proxy/core/learn.h"
 #include "proxy/core/message.h"
+#include "proxy/core/redis_block.h"
 #include "proxy/core/redis_blocking.h"
 #include "proxy/core/redis_pubsub.h"
 #include "proxy/core/sentinel.h"
@@ -140,7 +141,7 @@ static void deliver(struct engine *e,
 
 /* ---- refusals ----------------------------------------------------------- */
 
-static unsigned retry_error_of(enum redis_error_kind kind)
+unsigned redis_retry_error_of(enum redis_error_kind kind)
 {
     switch (kind) {
     case REDIS_ERROR_LOADING: return RETRY_ERROR_LOADING;
@@ -227,6 +228,51 @@ static bool may_ask_again(const struct request *r, enum redis_error_kind kind)
            (b != NULL && b->class != CLASS_BW && b->timeout_arg != 0);
 }
 
+/* A block is refused for now: it begins again, on another connection. */
+static void begin_again(struct engine *e,
+                        struct upstream *u,
+                        struct request *r,
+                        const struct message *m,
+                        enum redis_error_kind kind)
+{
+    if (!keep_reply(e, u, r, m)) {
+        e->stats.limit_memory++;
+        downstream_close(e, r->downstream, "out of memory for its reply");
+        return;
+    }
+    r->has_error = true;
+    if (kind == REDIS_ERROR_MOVED || kind == REDIS_ERROR_ASK) {
+        redis_forget_refusal(e, r); /* it is never shown */
+    }
+    upstream_begin_again(e, u, "its transaction is refused for now");
+}
+
+/* An error reply to a part of a block. Returns true when it is dealt with. */
+static bool on_error_in_block(struct engine *e,
+                              struct upstream *u,
+                              struct request *r,
+                              const struct message *m,
+                              const struct redis_error *error,
+                              struct span head)
+{
+    if (redis_block_may_begin_again(e, u, r, error, head)) {
+        begin_again(e, u, r, m, error->kind);
+        return true;
+    }
+    if (!r->ends_block || !r->ambiguous) {
+        return false;
+    }
+    /* It was refused now, but an earlier attempt may have run. */
+    struct cluster *c = u->endpoint->cluster;
+    c->stats.server_errors++;
+    redis_block_reply(e, u, r, false, head);
+    redis_take_from_flight(e, u, r);
+    chain_clear(e->memory, &u->partial);
+    request_give_up(e, r, c, OUTCOME_AMBIGUOUS, GIVE_UP_POLICY,
+                    redis_error_name(error->kind));
+    return true;
+}
+
 /* An error reply. Returns true when it is dealt with. */
 static bool on_error(struct engine *e,
                      struct upstream *u,
@@ -237,6 +283,9 @@ static bool on_error(struct engine *e,
     uint8_t scratch[MESSAGE_HEAD_MAX];
     struct span head = message_head(u, m, scratch);
     struct redis_error error = redis_error_parse(head);
+    if (r->in_block && on_error_in_block(e, u, r, m, &error, head)) {
+        return true;
+    }
     if (error.kind == REDIS_ERROR_NOSCRIPT && error.own_words &&
         redis_script_missing(e, r)) {
         begin_settling(e, u, r, m);
@@ -252,6 +301,7 @@ static bool on_error(struct engine *e,
             r->has_error = false;
             return true;
         case REDIRECT_CROSSSLOT:
+            redis_block_reply(e, u, r, false, head);
             redis_take_from_flight(e, u, r);
             chain_clear(e->memory, &u->partial);
             c->stats.server_errors++;
@@ -285,7 +335,7 @@ static bool on_error(struct engine *e,
                      r->task == TASK_ID || r->task == TASK_SUBSCRIBE ||
                      r->task == TASK_CACHING);
     if (can_wait && c->config->retry &&
-        (c->config->retry_on_error & retry_error_of(error.kind)) != 0) {
+        (c->config->retry_on_error & redis_retry_error_of(error.kind)) != 0) {
         begin_settling(e, u, r, m);
         return true;
     }
@@ -340,8 +390,12 @@ static void on_own(struct engine *e,
     uint8_t step = r->step;
     uint64_t asked_us = r->arrived_us;
     endpoint_measured(u->endpoint, e->now_us - r->sent_us);
-    list_remove(&r->place);
-    request_free(e, r);
+    if (r->pieces_more > 0 && !handshake_subscribes(r)) {
+        r->pieces_more--;
+    } else { /* confirmations end with an error, too */
+        list_remove(&r->place);
+        request_free(e, r);
+    }
     if (task == TASK_PING || task == TASK_ASIDE) {
         chain_clear(e->memory, &u->partial);
         u->ping_sent = u->ping_sent && task != TASK_PING;
@@ -383,6 +437,9 @@ static void end_stream(struct engine *e,
         request_free(e, r);
         return;
     }
+    if (r->own_lane) {
+        redis_block_reply(e, u, r, true, (struct span){ NULL, 0 });
+    }
     if (r->quiet || downstream_write(e, d, m->buf, m->offset, m->len)) {
         downstream_end_stream(e, r);
     }
@@ -391,6 +448,28 @@ static void end_stream(struct engine *e,
 static bool is_success(uint8_t type)
 {
     return type != '-' && type != '!';
+}
+
+/* r may concern a transaction, and was answered without error. */
+static void tell_block(struct engine *e,
+                       struct upstream *u,
+                       struct request *r,
+                       const struct message *m)
+{
+    struct span whole = { m->buf->data + m->offset, m->len };
+    uint8_t *copy = NULL;
+    if (u->partial.head != NULL) {
+        size_t before = u->partial.bytes;
+        copy =
+            r->ends_block ? memory_take_raw(e->memory, before + m->len) : NULL;
+        if (copy != NULL) {
+            chain_copy(&u->partial, copy, before);
+            memcpy(copy + before, whole.data, m->len);
+        }
+        whole = (struct span){ copy, copy != NULL ? before + m->len : 0 };
+    }
+    redis_block_reply(e, u, r, true, whole);
+    memory_give(e->memory, copy);
 }
 
 static void on_message(struct engine *e, struct upstream *u, struct message *m)
@@ -466,6 +545,9 @@ static void on_message(struct engine *e, struct upstream *u, struct message *m)
         if (r->task != TASK_FORWARD) {
             redis_ledger_reply(e, u, r);
         }
+        if (r->own_lane) {
+            tell_block(e, u, r, m);
+        }
     } else {
         if (on_error(e, u, r, m)) {
             return;
@@ -480,6 +562,10 @@ static void on_message(struct engine *e, struct upstream *u, struct message *m)
             d->watching = false;
         }
         redis_multi_refused(d, r);
+        if (r->own_lane) {
+            uint8_t scratch[MESSAGE_HEAD_MAX];
+            redis_block_reply(e, u, r, false, message_head(u, m, scratch));
+        }
     }
     deliver(e, u, r, m);
 }

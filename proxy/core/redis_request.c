@@ -182,6 +182,7 @@ static bool dispatch_watch(struct engine *e,
         downstream_answer_text(e, r, "+OK\r\n");
         return true;
     }
+    r->watches = true;
     r->first_watch = !d->watching;
     bool taken = dispatch_private(e, d, r);
     d->watching = d->watching || (taken && r->own_lane);
@@ -296,8 +297,8 @@ static bool dispatch_reset(struct engine *e,
     d->session = NULL;
     d->block = BLOCK_NONE;
     d->multi_owed = false;
-    d->block_passed = false;
     d->watching = false;
+    d->watch_held = false;
     d->watch_lost = false;
     r->quiet = r->quiet && !d->reply_off; /* SKIP is meant for this one */
     d->reply_off = false;
@@ -382,7 +383,7 @@ static bool dispatch_by_id(struct engine *e,
     case COMMAND_UNWATCH:
     case COMMAND_DISCARD:
     case COMMAND_EXEC: /* outside of a block: harmless on any lane */
-        if (r->command->id == COMMAND_UNWATCH) {
+        if (r->command->id == COMMAND_UNWATCH && redis_is_bare(e, r)) {
             r->own_lane = d->lane != NULL; /* where the watch is */
             d->watching = false;
             d->watch_lost = false;

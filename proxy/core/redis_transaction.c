@@ -1,6 +1,8 @@
 /* MULTI, EXEC and what is between them (redis.md §6): blocks that go through,
- * blocks that were broken by a lost connection or a refusal, and blocks whose
- * WATCH was lost. */
+ * blocks that were broken by a refusal or by a lost connection and cannot be
+ * begun again. */
+#include "proxy/core/ledger.h"
+#include "proxy/core/redis_block.h"
 #include "proxy/core/state.h"
 
 static struct cluster *cluster_of(const struct downstream *d)
@@ -17,10 +19,33 @@ static const char *null_array(const struct engine *e,
 void redis_block_aborted(struct engine *e, struct request *r)
 {
     struct downstream *d = r->downstream;
-    bool is_exec = r->command->id == COMMAND_EXEC;
+    struct ledger *l = d->ledger;
+    bool refused = l != NULL && l->block != NULL && l->block->aborts;
+    if (l != NULL && redis_is_in_front(r)) {
+        block_log_free(e, l);
+    }
+    downstream_answer_text(
+        e, r,
+        refused ? "-EXECABORT Transaction discarded because of previous "
+                  "errors.\r\n"
+                : null_array(e, d));
+}
+
+/* EXEC or DISCARD of a broken block. If the server is inside of one, it is told
+ * to leave it before anything else is sent there. */
+static void end_broken_block(struct engine *e,
+                             struct downstream *d,
+                             struct request *r)
+{
     bool null = d->watch_lost;
+    d->block = BLOCK_NONE;
+    d->multi_owed = false;
     d->watch_lost = false;
-    if (!is_exec) {
+    if (d->lane == NULL || d->lane->in_multi) {
+        d->watching = false; /* else the next block is watched by it, too */
+        d->watch_held = false;
+    }
+    if (r->command->id != COMMAND_EXEC) {
         downstream_answer_text(e, r, "+OK\r\n");
     } else if (null) {
         downstream_answer_text(e, r, null_array(e, d));
@@ -30,38 +55,6 @@ void redis_block_aborted(struct engine *e, struct request *r)
             "-EXECABORT Transaction discarded because it was refused or its "
             "server connection was lost before EXEC: nothing was executed\r\n");
     }
-}
-
-static const char discard[] = "*1\r\n$7\r\nDISCARD\r\n";
-
-/* End a broken or sham block. If the server is still inside its MULTI, it must
- * leave it before anything else is sent. */
-static void end_broken_block(struct engine *e,
-                             struct downstream *d,
-                             struct request *r)
-{
-    d->block = BLOCK_NONE;
-    d->multi_owed = false;
-    d->watching = false;
-    if (!d->block_passed) {
-        redis_block_aborted(e, r);
-        return;
-    }
-    struct chain bytes = { 0 };
-    if (!chain_push_copy(e->memory, &bytes, span_of(discard))) {
-        e->stats.limit_memory++;
-        downstream_close(e, d, "out of memory for its request");
-        return;
-    }
-    request_drop_bytes(e, r);
-    r->part = bytes.head->slice;
-    buf_ref(r->part.buf);
-    chain_clear(e->memory, &bytes);
-    r->size = r->part.len;
-    r->task = TASK_ABORT;
-    r->own_lane = true;
-    d->block_passed = false;
-    redis_submit(e, d, r);
 }
 
 /* Nothing of the block was or will be executed, and nothing of it may be
@@ -75,8 +68,6 @@ static void answer_in_broken_block(struct engine *e,
         end_broken_block(e, d, r);
     } else if (id == COMMAND_MULTI) {
         downstream_answer_text(e, r, "-ERR MULTI calls can not be nested\r\n");
-    } else if (d->block == BLOCK_SHAM) {
-        downstream_answer_text(e, r, "+QUEUED\r\n");
     } else {
         cluster_of(d)->stats.not_applied++;
         downstream_answer_text(
@@ -87,24 +78,9 @@ static void answer_in_broken_block(struct engine *e,
     }
 }
 
-void redis_answer_sham(struct engine *e, struct request *r)
-{
-    struct downstream *d = r->downstream;
-    enum command_id id = r->command != NULL ? r->command->id : COMMAND_OTHER;
-    if (id == COMMAND_EXEC) {
-        d->watch_lost = false;
-        downstream_answer_text(e, r, null_array(e, d));
-    } else {
-        bool ok =
-            id == COMMAND_MULTI || id == COMMAND_DISCARD || id == COMMAND_WATCH;
-        downstream_answer_text(e, r, ok ? "+OK\r\n" : "+QUEUED\r\n");
-    }
-}
-
 void redis_multi_refused(struct downstream *d, const struct request *r)
 {
     if (r->opens_block && d->block == BLOCK_OPEN && !redis_later_multi(r)) {
-        d->block_passed = false;
         /* The server did not begin one. A client that thinks so must not have
          * its commands executed one by one. */
         d->block = r->owed ? BLOCK_BROKEN : BLOCK_NONE;
@@ -216,7 +192,6 @@ static bool send_owed_multi(struct engine *e,
     if (m != NULL) {
         m->slot = r->slot;
         d->multi_owed = false;
-        d->block_passed = true;
         redis_submit(e, d, m);
     }
     r->slot = own;
@@ -237,11 +212,60 @@ static bool in_owed_block(struct engine *e,
     if ((id != COMMAND_EXEC && id != COMMAND_DISCARD) || !redis_is_bare(e, r)) {
         return send_owed_multi(e, d, r);
     }
+    bool null = d->watch_lost;
     d->multi_owed = false;
+    d->watch_lost = false;
     d->block = BLOCK_NONE;
     cluster_of(d)->stats.local_replies++;
-    downstream_answer_text(e, r, id == COMMAND_EXEC ? "*0\r\n" : "+OK\r\n");
+    downstream_answer_text(e, r,
+                           id != COMMAND_EXEC ? "+OK\r\n"
+                           : null             ? null_array(e, d)
+                                              : "*0\r\n");
     return true;
+}
+
+/* EXEC or DISCARD, or an EXEC with arguments, which ends the block, too. */
+static bool end_block(struct engine *e, struct downstream *d, struct request *r)
+{
+    bool is_exec = r->command->id == COMMAND_EXEC;
+    r->watched = is_exec && d->watching;
+    r->ends_block = true;
+    d->block = BLOCK_NONE;
+    d->watching = false;
+    if (is_exec && d->watch_lost && !redis_block_abort(e, r)) {
+        downstream_close(e, d, "out of memory for its transaction");
+        return false;
+    }
+    d->watch_lost = false;
+    return true;
+}
+
+/* Why redial does not pass r on inside of a block, or NULL. */
+static const char *refusal_in_block(const struct downstream *d,
+                                    const struct request *r)
+{
+    if (r->command == NULL) {
+        return NULL;
+    }
+    if (r->command->route == ROUTE_REFUSED && cluster_of(d)->slots != NULL) {
+        return "it changes a node: speak to the node itself";
+    }
+    if (r->command->id == COMMAND_CLIENT_TRACKING &&
+        cluster_of(d)->slots != NULL) {
+        return "not possible in a cluster through redial";
+    }
+    bool old = d->lane != NULL && d->lane->endpoint->version < VERSION_NO_MULTI;
+    switch ((enum command_id)r->command->id) {
+    case COMMAND_CLIENT_REPLY:
+    case COMMAND_SUBSCRIBE:
+    case COMMAND_UNSUBSCRIBE:
+        /* EXEC's array would have more or fewer elements than it says. */
+        return "not possible inside MULTI through redial";
+    case COMMAND_MONITOR:
+    case COMMAND_SYNC:
+        return old ? "not possible inside MULTI through redial" : NULL;
+    default: return NULL;
+    }
 }
 
 /* A command between MULTI and EXEC is the server's to judge. */
@@ -258,60 +282,22 @@ bool redis_in_block(struct engine *e, struct downstream *d, struct request *r)
     if (d->n_open > 0 && waits_for_multi(d)) {
         return false;
     }
-    if (r->command != NULL && r->command->route == ROUTE_REFUSED &&
-        cluster_of(d)->slots != NULL) {
-        r->in_block = true; /* as after any refused command, EXEC aborts */
-        redis_refuse(e, d, r, "it changes a node: speak to the node itself");
-        return true;
-    }
-    if ((id == COMMAND_EXEC || id == COMMAND_DISCARD) && !redis_is_bare(e, r)) {
-        id = COMMAND_OTHER; /* refused by the server, and the block goes on */
-    }
-    switch (id) {
-    case COMMAND_EXEC:
-    case COMMAND_DISCARD:
-        r->watched = id == COMMAND_EXEC && d->watching;
-        r->ends_block = true;
-        d->block_passed = false;
-        d->block = BLOCK_NONE;
-        d->watching = false;
-        break;
-    case COMMAND_CLIENT_REPLY:
-    case COMMAND_SUBSCRIBE:
-    case COMMAND_UNSUBSCRIBE:
-    case COMMAND_MONITOR:
-    case COMMAND_SYNC:
-        /* They would change how replies can be told apart. As after any error
-         * of a queued command, EXEC aborts. */
-        r->in_block = true;
-        redis_refuse(e, d, r, "not possible inside MULTI through redial");
-        return true;
-    case COMMAND_SELECT:
-    case COMMAND_AUTH:
-    case COMMAND_HELLO:
-    case COMMAND_CLIENT_SETNAME:
-    case COMMAND_CLIENT_LINE:
-    case COMMAND_CLIENT_CACHING:
-    case COMMAND_CLIENT_TRACKING: d->session_unknown = true; break;
-    case COMMAND_CLIENT_ID:
-    case COMMAND_CLIENT_KILL:
-    case COMMAND_WAIT:
-    case COMMAND_OTHER:
-    case COMMAND_QUIT:
-    case COMMAND_RESET:
-    case COMMAND_MULTI:
-    case COMMAND_WATCH:
-    case COMMAND_UNWATCH:
-    case COMMAND_CLIENT_GETNAME:
-    case COMMAND_CLIENT_SETINFO:
-    case COMMAND_SCRIPT_DEBUG:
-    case COMMAND_ASIDE:
-    case COMMAND_SCRIPT_CALL:
-    case COMMAND_SCRIPT_LOAD:
-    case COMMAND_SCRIPT_FLUSH:
-    case COMMAND_FUNCTION_CHANGE: break;
-    }
     r->in_block = true;
+    const char *why = refusal_in_block(d, r);
+    if (why != NULL) {
+        redis_refuse(e, d, r, why); /* as after any refused command, EXEC
+                                       aborts */
+        return true;
+    }
+    if (id == COMMAND_EXEC || (id == COMMAND_DISCARD && redis_is_bare(e, r))) {
+        if (!end_block(e, d, r)) {
+            return true;
+        }
+    }
+    if (id == COMMAND_AUTH || id == COMMAND_HELLO ||
+        id == COMMAND_CLIENT_CACHING) {
+        d->session_unknown = true; /* once EXEC has run it */
+    }
     r->own_lane = true;
     redis_submit(e, d, r);
     return true;
@@ -319,11 +305,8 @@ bool redis_in_block(struct engine *e, struct downstream *d, struct request *r)
 
 bool redis_multi(struct engine *e, struct downstream *d, struct request *r)
 {
-    if (d->watch_lost) {
-        /* A watched key may have changed while nobody watched: the block is
-         * taken, and EXEC answers null, "somebody changed a watched key". */
-        d->block = BLOCK_SHAM;
-        downstream_answer_text(e, r, "+OK\r\n");
+    if (ledger_get(e, d) == NULL) {
+        redis_refuse(e, d, r, "out of memory");
         return true;
     }
     if (cluster_of(d)->slots != NULL && !d->watching &&
@@ -344,9 +327,9 @@ bool redis_multi(struct engine *e, struct downstream *d, struct request *r)
     enum lane_answer lane = redis_want_private(e, d, r);
     if (lane == LANE_READY) {
         d->block = BLOCK_OPEN;
-        d->block_passed = true;
         r->in_block = true;
         r->opens_block = true;
+        r->watched = d->watching;
         redis_submit(e, d, r);
     }
     return lane != LANE_LATER;

@@ -116,7 +116,7 @@ enum {
     LEVEL_NEVER = REPLAY_ALL + 1
 };
 
-static unsigned level_needed(enum command_class class)
+unsigned replay_level_needed(enum command_class class)
 {
     switch (class) {
     case CLASS_R:
@@ -220,7 +220,7 @@ bool replay_permitted(struct engine *e,
         r->size > config->replay_bytes_max) {
         return false;
     }
-    unsigned needed = level_needed(class);
+    unsigned needed = replay_level_needed(class);
     if (needed == LEVEL_NEVER) {
         return false;
     }
@@ -228,14 +228,6 @@ bool replay_permitted(struct engine *e,
 }
 
 /* ---- one client -------------------------------------------------------- */
-
-/* A request of the lost lane and what becomes of it. */
-struct settle_case {
-    struct request *request;
-    enum outcome outcome;
-    enum verdict verdict;
-    enum command_class class;
-};
 
 static bool loss_is_listed(const struct upstream_config *config,
                            const struct upstream_loss *loss)
@@ -266,6 +258,45 @@ static enum verdict decide(struct engine *e,
     });
 }
 
+/* What was sent and has not run, or does no harm if it has: it meets nothing. */
+static void decide_unsent(struct engine *e,
+                          const struct upstream *u,
+                          const struct upstream_loss *loss,
+                          struct settle_case *c)
+{
+    bool gone = c->request->streaming || c->in_vain;
+    c->class = request_class(e, c->request);
+    c->verdict = gone ? GIVE_UP_UNSAFE : decide(e, u, loss, c, false, false);
+}
+
+static void describe_case(struct engine *e,
+                          struct upstream *u,
+                          const struct upstream_loss *loss,
+                          struct settle_case *cases,
+                          size_t i,
+                          struct settle_item *item)
+{
+    struct settle_case *c = &cases[i];
+    bool allowed;
+    if (c->outcome == OUTCOME_NOT_SENT) {
+        *item = (struct settle_item){ 0 };
+        decide_unsent(e, u, loss, c);
+        return;
+    }
+    if (c->request->in_block) {
+        allowed =
+            settle_block_describe(e, c->request->downstream, cases, i, item);
+    } else {
+        c->class = request_class(e, c->request);
+        settle_describe(e, c->request, item);
+        c->writes = command_writes(c->request->command, c->class);
+        allowed = replay_permitted(e, u->endpoint->cluster->config, c->request,
+                                   c->class);
+    }
+    c->verdict = decide(e, u, loss, c, allowed, true);
+    item->permitted = verdict_is_retry(c->verdict);
+}
+
 /* Judge what was sent and not answered. items and cases are parallel. */
 static void settle_sent(struct engine *e,
                         struct upstream *u,
@@ -276,13 +307,7 @@ static void settle_sent(struct engine *e,
 {
     struct cluster *cluster = u->endpoint->cluster;
     for (size_t i = 0; i < n; i++) {
-        struct settle_case *c = &cases[i];
-        c->class = request_class(e, c->request);
-        settle_describe(e, c->request, &items[i]);
-        bool allowed =
-            replay_permitted(e, cluster->config, c->request, c->class);
-        c->verdict = decide(e, u, loss, c, allowed, true);
-        items[i].permitted = verdict_is_retry(c->verdict);
+        describe_case(e, u, loss, cases, i, &items[i]);
     }
     settle_decide(items, n);
     bool broke = false;
@@ -307,132 +332,6 @@ static void settle_sent(struct engine *e,
             cases[i].verdict = GIVE_UP_UNSAFE;
         }
     }
-}
-
-/* Whether an EXEC that may have run is among the client's lost requests. */
-static bool exec_is_lost(const struct settle_case *cases, size_t n)
-{
-    for (size_t i = 0; i < n; i++) {
-        const struct command *command = cases[i].request->command;
-        if (cases[i].outcome == OUTCOME_AMBIGUOUS &&
-            cases[i].request->in_block && command != NULL &&
-            command->id == COMMAND_EXEC) {
-            return true;
-        }
-    }
-    return false;
-}
-
-/* Parts of a MULTI block that lost their connection (redis.md §6). Queued
- * commands were not executed unless an EXEC may have run. */
-static void settle_block(struct settle_case *cases, size_t n)
-{
-    bool exec_lost = exec_is_lost(cases, n);
-    for (size_t i = 0; i < n; i++) {
-        struct settle_case *c = &cases[i];
-        if (!c->request->in_block) {
-            continue;
-        }
-        if (c->outcome == OUTCOME_NOT_SENT && c->request->opens_block) {
-            return; /* from here on the block goes out again as a whole */
-        }
-        if (!exec_lost) {
-            c->outcome = OUTCOME_NOT_SENT;
-        }
-        c->verdict = GIVE_UP_UNSAFE;
-    }
-}
-
-/* Whether r, which waits for the next lane, belongs to a block that must not
- * run any more because its WATCH is lost. */
-static bool watch_is_lost(const struct downstream *d, const struct request *r)
-{
-    struct list_node *node = r->arrival.next;
-    bool is_exec = r->ends_block;
-    bool watched = r->watched;
-    while (!is_exec) {
-        if (node == &d->requests) {
-            return d->block == BLOCK_SHAM; /* its EXEC is still to come */
-        }
-        const struct request *next =
-            CONTAINER_OF(node, struct request, arrival);
-        if (!next->in_block || next->opens_block) {
-            return false;
-        }
-        is_exec = next->ends_block;
-        watched = next->watched;
-        node = node->next;
-    }
-    return watched;
-}
-
-/* Whether r is a WATCH for an EXEC that will be null anyway. That EXEC does
- * not reach the server, which would go on watching for the one after it. */
-static bool watch_is_moot(const struct downstream *d, const struct request *r)
-{
-    if (r->command == NULL || r->command->id != COMMAND_WATCH) {
-        return false;
-    }
-    bool moot = d->watch_lost;
-    for (struct list_node *node = r->arrival.next;
-         node != &d->requests && !moot; node = node->next) {
-        const struct request *next =
-            CONTAINER_OF(node, struct request, arrival);
-        if (next->ends_block) {
-            return next->watched && next->state == REQUEST_READY;
-        }
-    }
-    return moot;
-}
-
-/* A block that waits as a whole but watched keys on the lost lane is answered
- * as if somebody had changed them. */
-static void answer_lost_watch(struct engine *e, struct downstream *d)
-{
-    struct list_node *node = d->requests.next;
-    while (!downstream_gone(d) && node != &d->requests) {
-        struct request *r = CONTAINER_OF(node, struct request, arrival);
-        node = node->next;
-        bool moot = r->in_block ? watch_is_lost(d, r) : watch_is_moot(d, r);
-        if (r->state == REQUEST_READY && moot) {
-            upstream_unhold(e, r->upstream, r);
-            redis_answer_sham(e, r);
-            node = d->requests.next;
-        }
-    }
-}
-
-/* Whether the MULTI of the client's open block waits for the next lane. */
-static bool block_waits(const struct downstream *d)
-{
-    LIST_FOR_EACH (node, &d->requests) {
-        const struct request *r = CONTAINER_OF(node, struct request, arrival);
-        if (r->state == REQUEST_READY && r->opens_block) {
-            return true;
-        }
-    }
-    return false;
-}
-
-/* The client's transaction after its lane was lost, also when nothing was in
- * flight: what is queued and watched at the server is gone with it. */
-static void settle_block_state(struct engine *e, struct downstream *d)
-{
-    if (d->multi_owed) {
-        return; /* the server has heard nothing of it */
-    }
-    if (d->block == BLOCK_OPEN && !block_waits(d)) {
-        d->block = BLOCK_BROKEN;
-        d->block_until_us = UINT64_MAX;
-    } else if (d->block == BLOCK_OPEN && d->watching) {
-        d->block = BLOCK_SHAM;
-    }
-    if (d->watching) {
-        d->watching = false;
-        d->watch_lost = true;
-    }
-    answer_lost_watch(e, d);
-    d->block_passed = d->block_passed && block_waits(d);
 }
 
 static size_t collect(struct downstream *d,
@@ -477,10 +376,7 @@ static void judge(struct engine *e,
         }
     }
     for (size_t i = n_sent; i < n; i++) {
-        cases[i].class = request_class(e, cases[i].request);
-        bool gone = cases[i].request->streaming;
-        cases[i].verdict =
-            gone ? GIVE_UP_UNSAFE : decide(e, u, loss, &cases[i], false, false);
+        decide_unsent(e, u, loss, &cases[i]);
     }
 }
 
@@ -509,8 +405,7 @@ static void carry_out(struct engine *e,
     }
     if (c->outcome == OUTCOME_AMBIGUOUS) {
         r->replays++;
-        r->write_replay =
-            !loss->peer_ended && command_writes(r->command, c->class);
+        r->write_replay = !loss->peer_ended && c->writes;
         cluster->stats.replayed[c->class]++;
     }
     r->node = 0;
@@ -547,8 +442,9 @@ static void settle_client(struct engine *e,
             blocking_lost(e, cases[i].request);
         }
     }
+    settle_block_outcomes(d, loss, cases, n);
     judge(e, u, loss, cases, n, n_sent);
-    settle_block(cases, n);
+    settle_block_follow(cases, n);
     for (size_t i = 0; i < n_sent; i++) {
         settle_overtake(e, d, cases[i].request);
     }
@@ -559,10 +455,14 @@ static void settle_client(struct engine *e,
         settle_block_state(e, d);
     }
     for (size_t i = 0; i < n && !downstream_gone(d); i++) {
-        if (!verdict_is_retry(cases[i].verdict)) {
+        bool open = cases[i].request->state != REQUEST_DONE;
+        if (open && !verdict_is_retry(cases[i].verdict)) {
             request_give_up(e, cases[i].request, cluster, cases[i].outcome,
                             cases[i].verdict, loss->why);
         }
+    }
+    if (u->owner != NULL && !downstream_gone(d)) {
+        settle_block_end(e, d, loss);
     }
     memory_give(e->memory, cases);
 }
@@ -577,8 +477,10 @@ void settle_lane(struct engine *e,
     struct list_node front;
     gather_explode_lane(e, u);
     list_insert_before(u->waiting.next, &front);
-    if (u->owner != NULL && list_empty(&u->in_flight)) {
+    if (u->owner != NULL && list_empty(&u->in_flight) &&
+        !downstream_gone(u->owner)) {
         settle_block_state(e, u->owner);
+        settle_block_end(e, u->owner, loss);
     }
     while (!list_empty(&u->in_flight)) {
         struct request *r =

@@ -114,6 +114,8 @@ void upstream_close_link(struct engine *e, struct upstream *u, bool tell)
     u->establishing = false;
     u->dirty = false;
     u->spoilt = false;
+    u->in_multi = false;
+    u->in_watch = false;
     u->streaming = false;
     u->unauthenticated = false;
     u->untold = false;
@@ -369,6 +371,32 @@ void upstream_lost(struct engine *e,
     if (u->state == UPSTREAM_WAITING) {
         upstream_wait_and_retry(e, u, loss->why, quick);
     }
+}
+
+void upstream_begin_again(struct engine *e, struct upstream *u, const char *why)
+{
+    assert(u->owner != NULL && u->link != NULL);
+    bool up = u->state == UPSTREAM_UP;
+    uint64_t taken = u->taken;
+    upstream_drop_unwanted(e, u);
+    upstream_close_link(e, u, true);
+    timer_clear(&e->timers, &u->timer);
+    if (up) {
+        u->endpoint->lanes_up--;
+        u->state = UPSTREAM_WAITING;
+        settle_lane(e, u,
+                    &(struct upstream_loss){ .why = why, .refused = true },
+                    taken);
+    }
+    if (u->fence_done) { /* the block may go to another node */
+        u->fence_needed = false;
+        u->fence_id = 0;
+    }
+    if (u->endpoint->cluster->topology != NULL) {
+        topology_lane_down(e, u);
+        cluster_reroute_later(e, u->endpoint->cluster);
+    }
+    upstream_wait_and_retry(e, u, why, false);
 }
 
 void upstream_refused(struct engine *e, struct upstream *u, struct span text)

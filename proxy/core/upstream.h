@@ -50,13 +50,16 @@ struct upstream {
     bool owner_takes_all; /* private: its client uses no other one */
     bool copies;          /* shared, of a cluster: see outbuf */
     bool raw;             /* private: replies are passed on unread (SYNC) */
-    bool listens; /* private: messages come between replies that only their
+    bool listens;  /* private: messages come between replies that only their
                        words tell from them (RESP2 SUBSCRIBE, MONITOR) */
-    bool counted; /* private: in private_lanes_max */
-    bool spare;   /* private: waits for a client (lane_pool.h) */
-    bool dirty;   /* private: a client has changed what it is at the server */
-    bool spoilt;  /* private: RESET would not undo what a client has made of
+    bool counted;  /* private: in private_lanes_max */
+    bool spare;    /* private: waits for a client (lane_pool.h) */
+    bool dirty;    /* private: a client has changed what it is at the server */
+    bool spoilt;   /* private: RESET would not undo what a client has made of
                           it, or a client knows it by CLIENT ID */
+    bool in_multi; /* private: behind what was sent, the server is inside
+                      MULTI, or may be */
+    bool in_watch; /* private: behind what was sent, it watches keys */
     bool establishing; /* in the handshake: its owner's ledger is being said */
     bool streaming;    /* the head request's reply is being passed on */
     bool refused;      /* the server refuses its session: it is not opened again
@@ -157,6 +160,14 @@ bool upstream_send_own(struct engine *e,
                        enum request_task task,
                        uint8_t step,
                        struct span bytes);
+/* As upstream_send_own(), with n replies that come one by one. bytes is taken
+ * over, and empty afterwards. */
+bool upstream_send_own_list(struct engine *e,
+                            struct upstream *u,
+                            enum request_task task,
+                            uint8_t step,
+                            struct chain *bytes,
+                            uint32_t n);
 
 /* Why a connection was lost. */
 struct upstream_loss {
@@ -164,6 +175,8 @@ struct upstream_loss {
     bool peer_ended; /* FIN or RST was seen: nothing can run any more */
     bool timeout;    /* no reply in attempt_timeout, or no PONG */
     bool tell;       /* the shell must be asked to close it */
+    bool refused;    /* it is given up because the server has refused the block
+                        that is in flight, and nothing else is */
 };
 
 /* The connection is gone, or is given up now. Its requests are settled; the
@@ -171,6 +184,13 @@ struct upstream_loss {
 void upstream_lost(struct engine *e,
                    struct upstream *u,
                    const struct upstream_loss *loss);
+
+/* u's server has refused its client's transaction for now, and nothing else of a
+ * client is in flight: open the lane anew, where the block belongs now, and
+ * begin it again (redis.md §6). Paced by the backoff. */
+void upstream_begin_again(struct engine *e,
+                          struct upstream *u,
+                          const char *why);
 
 /* The node at the other end is a replica: ask it to answer reads. */
 void upstream_read_only(struct engine *e, struct upstream *u);
@@ -270,7 +290,8 @@ void handshake_again(struct engine *e, struct upstream *u);
 
 enum {
     VERSION_WITH_RESET = 60200,
-    VERSION_WITH_SETINFO = 70200
+    VERSION_WITH_SETINFO = 70200,
+    VERSION_NO_MULTI = 70000 /* MONITOR and SYNC are errors inside of MULTI */
 };
 
 /* u, spare, was changed by its last client: RESET, and all anew. */
@@ -295,5 +316,11 @@ bool handshake_say_words(struct engine *e,
                          struct upstream *u,
                          const struct span *words,
                          size_t n);
+/* Say the n commands of a block; takes bytes over. n 0: there was no memory for
+ * them. False: u is lost. */
+bool handshake_say_block(struct engine *e,
+                         struct upstream *u,
+                         struct chain *bytes,
+                         uint32_t n);
 
 #endif

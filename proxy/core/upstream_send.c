@@ -92,10 +92,57 @@ static void note_write(const struct engine *e,
     d->wrote_server = (uint16_t)u->endpoint->index;
 }
 
+/* Say in front of r what its client has not: DISCARD or UNWATCH. */
+static bool say_before(struct engine *e, struct upstream *u, const char *bytes)
+{
+    return upstream_send_own(e, u, TASK_ASIDE, 0, span_of(bytes));
+}
+
+static bool give_up_unsent(struct engine *e, struct request *r, const char *why)
+{
+    request_give_up(e, r, r->downstream->listener->cluster, OUTCOME_NOT_SENT,
+                    GIVE_UP_POLICY, why);
+    return false;
+}
+
+/* Nothing is sent into a block that it is no part of, no part of a block outside
+ * of it, and no block runs with a watch that is not its own. False: r has been
+ * answered. */
+static bool keep_apart(struct engine *e, struct upstream *u, struct request *r)
+{
+    bool part = r->in_block && !r->opens_block;
+    if (part && !u->in_multi) {
+        u->endpoint->cluster->stats.ledger_mismatch++;
+        return give_up_unsent(e, r, "its transaction is not open there");
+    }
+    bool said = true;
+    if (!part && u->in_multi) {
+        said = say_before(e, u, "*1\r\n$7\r\nDISCARD\r\n");
+        u->in_watch = false;
+    }
+    if (said && r->opens_block && u->in_watch && !r->watched) {
+        said = say_before(e, u, "*1\r\n$7\r\nUNWATCH\r\n");
+        u->in_watch = false;
+    }
+    if (!said) {
+        e->stats.limit_memory++;
+        return give_up_unsent(e, r, "out of memory");
+    }
+    u->in_multi = r->in_block && !r->ends_block;
+    bool forgets = r->ends_block || (!r->in_block && r->command != NULL &&
+                                     r->command->id == COMMAND_UNWATCH);
+    u->in_watch = r->watches || (u->in_watch && !forgets);
+    return true;
+}
+
 void upstream_send(struct engine *e, struct upstream *u, struct request *r)
 {
     struct cluster *c = u->endpoint->cluster;
     bool script = r->command != NULL && r->command->id >= COMMAND_SCRIPT_CALL;
+    if ((r->in_block || r->watches || u->in_multi || u->in_watch) &&
+        !keep_apart(e, u, r)) {
+        return;
+    }
     if (r->blocking != NULL && !blocking_prepare(e, u, r)) {
         return;
     }
@@ -105,6 +152,7 @@ void upstream_send(struct engine *e, struct upstream *u, struct request *r)
         (r->asking && !upstream_send_own(e, u, TASK_ASIDE, 0,
                                          span_of("*1\r\n$6\r\nASKING\r\n"))) ||
         !push_bytes(e, u, r)) {
+        u->in_multi = u->in_multi || r->in_block; /* it was not sent */
         e->stats.limit_memory++;
         request_give_up(e, r, c, OUTCOME_NOT_SENT, GIVE_UP_POLICY,
                         "out of memory");
@@ -182,13 +230,27 @@ bool upstream_send_own(struct engine *e,
                        uint8_t step,
                        struct span bytes)
 {
+    struct chain copy = { 0 };
+    if (!chain_push_copy(e->memory, &copy, bytes)) {
+        return false;
+    }
+    if (!upstream_send_own_list(e, u, task, step, &copy, 1)) {
+        chain_clear(e->memory, &copy);
+        return false;
+    }
+    return true;
+}
+
+bool upstream_send_own_list(struct engine *e,
+                            struct upstream *u,
+                            enum request_task task,
+                            uint8_t step,
+                            struct chain *bytes,
+                            uint32_t n)
+{
     assert(!upstream_is_inside_request(u));
     struct request *r = request_new(e, NULL);
     if (r == NULL) {
-        return false;
-    }
-    if (!chain_push_copy(e->memory, &u->link->conn.out, bytes)) {
-        request_free(e, r);
         return false;
     }
     if (u->owner != NULL && u->owner->ledger != NULL) {
@@ -196,11 +258,13 @@ bool upstream_send_own(struct engine *e,
     }
     r->task = (uint8_t)task;
     r->step = step;
-    r->size = bytes.len;
+    r->size = bytes->bytes;
+    r->pieces_more = n - 1;
     r->upstream = u;
     r->sent_us = e->now_us;
-    u->queued_end += bytes.len;
+    u->queued_end += r->size;
     r->sent_end = u->queued_end;
+    chain_move(&u->link->conn.out, bytes);
     request_move(r, REQUEST_SENT);
     list_append(&u->in_flight, &r->place);
     conn_touch(e, &u->link->conn);

@@ -507,12 +507,14 @@ void history_attempt(struct world *w,
                       " was sent %" PRIu64 "us after it arrived",
                       r->index, r->client, w->now_us - arrived_us);
     }
-    /* A block goes out again as often as its connection is lost before EXEC. */
+    /* A block goes out again as often as its connection is lost before EXEC, and
+     * so does a WATCH that was not answered. */
     bool queued = r->expect == EXPECT_QUEUED && !r->settled;
+    bool harmless = queued || (r->class == CLASS_X && !r->executes_block);
     w->state.rebuilt += queued && r->sent_whole > 0;
     int64_t replays = (int64_t)r->sent_whole - (int64_t)r->refusals;
     if (w->upstream->retries >= 0 && replays > w->upstream->retries &&
-        !queued) {
+        !harmless) {
         world_violate(w,
                       "I10: request %" PRIu32 " of client %" PRIu64
                       " was replayed more often than retries allows",
