@@ -137,18 +137,15 @@ static void check_sessions(struct world *w)
              s = s->next) {
             if (!s->dead) {
                 check_session(w, s);
-                if (s->ledger.tracking) {
-                    world_note(w, "tracks", s->link, s->id, (struct span){ 0 });
-                }
                 tracking += s->ledger.tracking;
                 blocks += s->in_multi;
             }
         }
     }
     for (unsigned i = 0; i < w->n_clients; i++) {
-        wanted +=
-            w->clients[i]->session.tracking || w->clients[i]->session.unsure;
-        open += w->clients[i]->block != 0;
+        const struct client *c = w->clients[i];
+        wanted += c->session.tracking || c->session.unsure || c->never_reads;
+        open += c->block != 0 || c->never_reads;
     }
     if (tracking > wanted && w->cluster == NULL) {
         world_violate(w, "I29: %u connections track keys for %u clients",
