@@ -271,6 +271,10 @@ void upstream_seek_primary(struct engine *e, struct upstream *u)
         if (lane->state != UPSTREAM_UP || holds_state(lane)) {
             continue;
         }
+        if (lane->spare) { /* nobody is waiting for it */
+            upstream_free(e, lane, "its server is no primary");
+            continue;
+        }
         lane->renew = true;
         if (list_empty(&lane->in_flight)) {
             upstream_renew(e, lane);
