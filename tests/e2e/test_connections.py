@@ -148,6 +148,96 @@ def test_who_left_while_the_server_was_away_pops_nothing(redis, connect):
     assert redis.call("LLEN", "q") == 1
 
 
+# Client-side caches
+
+def read_flush(client):
+    """Told to forget when the connection is lost, and again when the server
+    tells of changes again: nobody knows what changed meanwhile."""
+    for _ in range(2):
+        push = client.read()
+        assert isinstance(push, Push) and push == [b"invalidate", None]
+
+
+def test_a_cache_is_told_to_forget(redis, connect):
+    client = connect(version=3)
+    assert client.call("CLIENT", "TRACKING", "ON") == b"OK"
+    assert client.call("SET", "k", "1") == b"OK"
+    assert client.call("GET", "k") == b"1"
+    for turn in range(2, 5):
+        kill_and_restart(redis)
+        read_flush(client)
+        assert client.call("GET", "k") == str(turn - 1).encode()
+        redis.call("SET", "k", turn)
+        push = client.read()
+        assert isinstance(push, Push) and push == [b"invalidate", [b"k"]]
+        assert client.call("GET", "k") == str(turn).encode()
+
+
+def test_a_cache_that_asks_for_prefixes(redis, connect):
+    client = connect(version=3)
+    assert client.call("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX",
+                       "a:") == b"OK"
+    kill_and_restart(redis)
+    read_flush(client)
+    redis.call("SET", "b:1", "x")
+    redis.call("SET", "a:1", "x")
+    assert client.read() == [b"invalidate", [b"a:1"]]
+
+
+# Subscriptions
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_all_subscriptions_come_back(redis, connect, version):
+    """And nothing is seen of it."""
+    client = connect(version=version)
+    names = [("SUBSCRIBE", "a"), ("SUBSCRIBE", "b"), ("PSUBSCRIBE", "p*"),
+             ("SSUBSCRIBE", "s")]
+    counts = [1, 2, 3, 1]
+    for (how, name), count in zip(names, counts):
+        assert client.call(how, name) == [how.lower().encode(),
+                                          name.encode(), count]
+    assert client.call("UNSUBSCRIBE", "b") == [b"unsubscribe", b"b", 2]
+    for turn in range(3):
+        kill_and_restart(redis)
+        wait_until(lambda: redis.call("PUBLISH", "a", "x") == 1, "it")
+        # The lane is whole before it is used: all are there.
+        assert redis.call("PUBLISH", "b", "x") == 0
+        assert redis.call("PUBLISH", "pat", "x") == 1
+        assert redis.call("SPUBLISH", "s", "x") == 1
+        assert client.read() == [b"message", b"a", b"x"]
+        assert client.read() == [b"pmessage", b"p*", b"pat", b"x"]
+        assert client.read() == [b"smessage", b"s", b"x"]
+    client.send("PING", "still")
+    assert client.read() == ([b"pong", b"still"] if version == 2
+                             else b"still")
+
+
+def test_who_leaves_its_subscriptions_shares_again(redis, connect):
+    client = connect()
+    client.call("SUBSCRIBE", "a")
+    kill_and_restart(redis)
+    assert client.call("UNSUBSCRIBE") == [b"unsubscribe", b"a", 0]
+    assert client.call("SET", "k", "v") == b"OK"
+    kill_and_restart(redis)
+    assert client.call("GET", "k") == b"v"
+
+
+# MONITOR
+
+def test_monitor_goes_on(redis, connect):
+    client = connect()
+    assert client.call("MONITOR") == b"OK"
+    for turn in range(3):
+        redis.call("SET", "k", turn)
+        line = client.read()
+        while b'"SET"' not in line:
+            line = client.read()
+        assert line.endswith(b'"SET" "k" "%d"' % turn)
+        kill_and_restart(redis)
+        wait_until(lambda: any(row.get("flags", "") and "O" in row["flags"]
+                               for row in redis.clients()), "a monitor")
+
+
 # Transactions
 
 def test_a_watch_that_was_lost(redis, connect):

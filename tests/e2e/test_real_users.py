@@ -308,3 +308,60 @@ def publish_all(redis, channel, count, receivers, first=0):
                    == receivers, "all to be subscribed")
         for number in range(first, first + count):
             assert c.call("PUBLISH", channel, number) == receivers
+
+
+def test_redis_py_subscriber(redis, redial):
+    """A thread of redis-py's PubSub."""
+    seen, got = Seen(), []
+    client = counting_redis(redial.port, seen)
+    pubsub = client.pubsub()
+    pubsub.subscribe(news=lambda message: got.append(int(message["data"])))
+    thread = pubsub.run_in_thread(sleep_time=0.1)
+    try:
+        for turn in range(3):
+            publish_all(redis, "news", 20, 1, first=turn * 20)
+            wait_until(lambda: len(got) == (turn + 1) * 20, "the messages")
+            redis.kill9()
+            redis.restart()
+        publish_all(redis, "news", 20, 1, first=60)
+        wait_until(lambda: len(got) == 80, "the messages")
+    finally:
+        thread.stop()
+        thread.join()
+    assert got == list(range(80)) and seen.drops == 0
+
+
+@needs_node
+def test_ioredis_subscriber(redis, redial):
+    """ioredis, with a pattern and a channel, that never reconnects."""
+    script = """
+        const Redis = require('ioredis');
+        const client = new Redis({ host: '127.0.0.1', port: %d,
+          retryStrategy: null });
+        const got = [];
+        client.on('error', (e) => console.log('error', e.message));
+        client.on('close', () => console.log('closed'));
+        const note = (text) => {
+          got.push(Number(text));
+          if (text === 'end') { console.log(JSON.stringify(got));
+            process.exit(0); }
+        };
+        client.on('message', (_, text) => note(text));
+        client.on('pmessage', (_, __, text) => note(text));
+        client.subscribe('news', 'more').then(() => client.psubscribe('pat*'))
+          .then(() => console.log('ready'));
+        """ % redial.port
+    with Node("-e", script) as client:
+        assert client.line() == "ready"
+        for turn in range(3):
+            publish_all(redis, "news", 10, 1, first=turn * 20)
+            with redis.connect() as c:
+                wait_until(lambda: c.call("PUBSUB", "NUMPAT") == 1, "it")
+                for number in range(turn * 20 + 10, turn * 20 + 20):
+                    assert c.call("PUBLISH", "pattern", number) == 1
+            time.sleep(0.1)  # what was published is on its way
+            redis.kill9()
+            redis.restart()
+        publish_all(redis, "more", 0, 1)
+        assert redis.call("PUBLISH", "more", "end") == 1
+        assert json.loads(client.line())[:-1] == list(range(60))

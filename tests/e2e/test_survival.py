@@ -8,6 +8,7 @@ import survival
 pytestmark = pytest.mark.needs_redial
 SHORT = {
     "blpop-kill": 8,
+    "pubsub-kill": 8,
     "cas-stop": 6,
     "pubsub-stop": 6,
     "cluster-blpop-migrate": 8,
@@ -17,6 +18,9 @@ LONG = {
     "blpop-stop-timeout": 12,
     "pubsub-stop-timeout": 12,
     "sentinel-blpop-kill": 16,
+    "sentinel-pubsub-kill": 16,
+    "cluster-blpop-failover": 12,
+    "cluster-blpop-stop": 16,
     "cluster-blpop-kill": 20,
 }
 
