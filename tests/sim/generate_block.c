@@ -98,6 +98,7 @@ static void draft_refused(struct world *w, struct client *c, struct draft *d)
     case 1:
         control(d, "WATCH", EXPECT_ANY);
         d->record.tracked = true;
+        d->record.in_block = true;
         draft_tag_key(w, d, c);
         break;
     default:

@@ -452,6 +452,9 @@ static uint64_t may_be_tried_us(const struct world *w,
                                 const struct request_record *r)
 {
     uint64_t deadline_us = w->upstream->deadline_us;
+    if (w->upstream->private_lanes_max < w->settings.clients) {
+        deadline_us *= 2; /* the wait for a lane has a limit of its own */
+    }
     if (r->class != CLASS_BN && r->class != CLASS_BR) {
         return deadline_us;
     }
@@ -509,7 +512,7 @@ void history_attempt(struct world *w,
     }
     /* A block goes out again as often as its connection is lost before EXEC, and
      * so does a WATCH that was not answered. */
-    bool queued = r->expect == EXPECT_QUEUED && !r->settled;
+    bool queued = r->in_block || (r->expect == EXPECT_QUEUED && !r->settled);
     bool harmless = queued || (r->class == CLASS_X && !r->executes_block);
     w->state.rebuilt += queued && r->sent_whole > 0;
     int64_t replays = (int64_t)r->sent_whole - (int64_t)r->refusals;
