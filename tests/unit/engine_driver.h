@@ -89,6 +89,7 @@ struct driver {
     bool slow;               /* clients take nothing */
     bool switched;           /* sentinels name another primary */
     bool knows_script;       /* the one script there is */
+    bool waits;              /* XREAD is not answered */
     bool push;               /* a sentinel will tell of a promotion, once */
     unsigned refuse_writes;  /* the next commands are answered -READONLY */
     unsigned refuse;         /* the next commands are answered -LOADING */

@@ -375,6 +375,94 @@ static void a_lost_lane_is_replayed(struct driver *d)
     driver_pass(d, second_us);
 }
 
+static void a_blocked_read_waits_on(struct driver *d)
+{
+    struct peer *c = driver_client(d);
+    d->waits = true;
+    driver_say(d, c, "XREAD BLOCK 5000 STREAMS s t $ $");
+    driver_pass(d, second_us);
+    driver_cut(d, IO_RESET);
+    driver_pass(d, second_us);
+    driver_cut(d, IO_RESET);
+    d->waits = false;
+    driver_pass(d, second_us);
+}
+
+static void many_streams_are_read(struct driver *d)
+{
+    struct peer *c = driver_client(d);
+    struct bytes words = { 0 };
+    bytes_add_text(&words, "XREAD BLOCK 500 STREAMS");
+    for (unsigned i = 0; i < 80; i++) { /* more than are looked at elsewhere */
+        bytes_add_text(&words, i < 40 ? " s" : i < 42 ? " $" : " 0");
+    }
+    bytes_add(&words, (const uint8_t *)"", 1);
+    d->waits = true;
+    driver_say(d, c, (const char *)bytes_front(&words));
+    driver_run(d);
+    driver_cut(d, IO_RESET);
+    d->waits = false;
+    driver_pass(d, second_us);
+    bytes_fini(&words);
+}
+
+static void a_blocked_read_has_no_server(struct driver *d)
+{
+    struct peer *c = driver_client(d);
+    d->waits = true;
+    driver_say(d, c, "XREAD BLOCK 300 STREAMS s 5-1");
+    driver_run(d);
+    d->down = true;
+    driver_cut(d, IO_RESET);
+    driver_pass(d, second_us);
+    d->down = false;
+    d->waits = false;
+    driver_pass(d, second_us);
+}
+
+static void a_client_waits_for_replicas(struct driver *d)
+{
+    struct peer *c = driver_client(d);
+    driver_say(d, c, "SET a1 v");
+    driver_say(d, c, "WAIT 1 100");
+    driver_say(d, c, "GET a2");
+    driver_pass(d, second_us);
+    driver_cut(d, IO_RESET);
+    driver_say(d, c, "WAIT 1 200"); /* refused */
+    driver_pass(d, second_us);
+}
+
+static void a_cache_is_flushed(struct driver *d)
+{
+    struct peer *c = driver_client(d);
+    driver_say(d, c, "HELLO 3");
+    driver_say(d, c, "CLIENT TRACKING ON OPTIN");
+    driver_say(d, c, "CLIENT CACHING YES");
+    driver_run(d);
+    driver_cut(d, IO_RESET);
+    driver_say(d, c, "GET a1");
+    driver_pass(d, second_us);
+    driver_say(d, c, "GET a2");
+    driver_run(d);
+}
+
+static void a_cache_is_told_by_another(struct driver *d)
+{
+    struct peer *told = driver_client(d);
+    driver_say(d, told, "HELLO 3");
+    driver_say(d, told, "CLIENT ID");
+    driver_run(d);
+    struct peer *c = driver_client(d);
+    driver_say(d, c, "CLIENT TRACKING ON REDIRECT 3");
+    driver_say(d, c, "GET a1");
+    driver_run(d);
+    driver_cut(d, IO_RESET);
+    driver_pass(d, second_us);
+    driver_say(d, c, "CLIENT TRACKING ON NOLOOP REDIRECT 3");
+    driver_say(d, c, "GET a2");
+    driver_pass(d, second_us);
+}
+
 static void a_hung_server_is_fenced_off(struct driver *d)
 {
     struct peer *c = driver_client(d);
@@ -774,6 +862,12 @@ int main(void)
         CONVERSATION(a_large_request_is_replayed, NULL),
         CONVERSATION(a_large_reply_is_streamed, "upstream.reply_hold_max=4KiB"),
         CONVERSATION(a_lost_lane_is_replayed, NULL),
+        CONVERSATION(a_blocked_read_waits_on, NULL),
+        CONVERSATION(many_streams_are_read, NULL),
+        CONVERSATION(a_blocked_read_has_no_server, NULL),
+        CONVERSATION(a_client_waits_for_replicas, NULL),
+        CONVERSATION(a_cache_is_flushed, NULL),
+        CONVERSATION(a_cache_is_told_by_another, NULL),
         CONVERSATION(a_hung_server_is_fenced_off, NULL),
         CONVERSATION(a_reply_takes_too_long, "upstream.attempt_timeout=100ms"),
         CONVERSATION(an_idle_server_is_dead, "upstream.ping_idle=1s",
