@@ -312,15 +312,13 @@ static void rehome(struct engine *e, struct upstream *u)
     if (u->owner_takes_all) {
         r = NULL; /* wherever the primary is */
     }
-    struct endpoint *shard = r == NULL ? subscriber_endpoint(d) : NULL;
     uint16_t slot = block_log_slot(d); /* begun again in front of what waits */
     struct cluster *c = u->endpoint->cluster;
     struct endpoint *to = c->slots != NULL && slot != SLOT_NONE
                               ? c->endpoints[c->slots[slot - 1]]
-                          : shard != NULL ? shard
-                          : r != NULL     ? redis_endpoint(e, d, r)
-                          : lost          ? redis_any_endpoint(d)
-                                          : u->endpoint;
+                          : r != NULL ? redis_endpoint(e, d, r)
+                          : lost      ? redis_any_endpoint(d)
+                                      : u->endpoint;
     if (to != u->endpoint && !any_awaits_fence(u)) {
         upstream_rehome(e, u, to);
     }
@@ -359,7 +357,9 @@ static void move_waiting(struct engine *e, struct cluster *c)
             next = node->next;
             struct upstream *u =
                 CONTAINER_OF(node, struct upstream, endpoint_node);
-            if (u->owner != NULL && u->state != UPSTREAM_UP) {
+            if (u->subscribes && u->state != UPSTREAM_UP) {
+                subscriber_rehome(e, u);
+            } else if (u->owner != NULL && u->state != UPSTREAM_UP) {
                 rehome(e, u);
             }
             if (!list_empty(&u->waiting)) {

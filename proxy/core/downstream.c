@@ -77,6 +77,14 @@ struct upstream *downstream_stalled(const struct downstream *d, uint32_t *at)
             return u;
         }
     }
+    uint32_t k = n + 1;
+    for (struct upstream *u = subscriber_lanes(d); u != NULL;
+         u = u->next_listener, k++) {
+        if (k >= *at && u->stalled_by == d) {
+            *at = k + 1;
+            return u;
+        }
+    }
     return NULL;
 }
 
@@ -423,6 +431,9 @@ static void go_on(struct engine *e, struct downstream *d)
     }
     if (d->lane != NULL && !d->doomed) {
         redis_private_done(e, d);
+    }
+    if (d->ledger != NULL && !d->doomed) {
+        subscriber_work(e, d);
     }
     if (d->undispatched != NULL && !d->doomed) {
         downstream_dispatch(e, d);

@@ -4,6 +4,7 @@
 
 #include "proxy/core/lane_pool.h"
 #include "proxy/core/ledger.h"
+#include "proxy/core/redis_pubsub.h"
 #include "proxy/core/state.h"
 
 static uint64_t earliest(uint64_t a, uint64_t b)
@@ -218,6 +219,9 @@ void downstream_timeout(struct engine *e, struct downstream *d)
         } else {
             next_us = earliest(next_us, d->ledger->wait_until_us);
         }
+    }
+    if (!downstream_gone(d) && d->ledger != NULL) {
+        next_us = earliest(next_us, subscriber_retry_at(e, d));
     }
     if (!downstream_gone(d) && d->retry_at_us != 0) {
         if (e->now_us >= d->retry_at_us) {

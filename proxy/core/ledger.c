@@ -56,7 +56,7 @@ void ledger_free(struct engine *e, struct downstream *d)
 bool ledger_holds_lane(const struct ledger *l)
 {
     return l->lines != NULL || l->id_told || l->waits_here ||
-           subscriber_is_active(l);
+           subscriber_holds_lane(l);
 }
 
 /* "CLIENT NO-EVICT OFF": nothing of it is left. */
@@ -124,6 +124,9 @@ bool ledger_establish(struct engine *e, struct upstream *u)
     const struct ledger *l = u->owner->ledger;
     if (l == NULL) {
         return true;
+    }
+    if (u->subscribes) {
+        return subscriber_establish(e, u);
     }
     for (const struct ledger_line *line = l->lines; line != NULL;
          line = line->next) {

@@ -62,6 +62,12 @@ bool redis_is_bare(struct engine *e, const struct request *r);
 /* redis_private.c: give d's own lane back, if nothing needs it any more. */
 void redis_private_done(struct engine *e, struct downstream *d);
 
+/* redis_private.c: as redis_want_private(), for r's place among the lanes of its
+ * client that carry subscriptions alone, in front of a cluster. */
+enum lane_answer redis_want_listener(struct engine *e,
+                                     struct downstream *d,
+                                     struct request *r);
+
 /* redis_transaction.c: r comes while a block is open, broken or sham. */
 bool redis_in_block(struct engine *e, struct downstream *d, struct request *r);
 /* redis_transaction.c: a MULTI outside of a block. False: not yet. */

@@ -408,6 +408,9 @@ bool handshake_subscribes(const struct request *r)
 
 void handshake_goes_on(struct engine *e, struct upstream *u)
 {
+    if (u->state != UPSTREAM_HANDSHAKE) {
+        return; /* a shard channel has followed its slot */
+    }
     u->deadline_us = e->now_us + upstream_policy(u)->handshake_timeout_us;
     timer_set(&e->timers, &u->timer, u->deadline_us);
     be_up_if_done(e, u);

@@ -5,6 +5,7 @@
 #include "proxy/core/ledger.h"
 #include "proxy/core/redis_blocking.h"
 #include "proxy/core/state.h"
+#include "proxy/core/subscriber.h"
 
 static struct cluster *cluster_of(const struct downstream *d)
 {
@@ -79,14 +80,14 @@ static enum lane_answer wait_for_lane(struct engine *e,
     return LANE_LATER;
 }
 
-/* A lane of d's own to p; must: also beyond the limit. */
-static enum lane_answer open_private(struct engine *e,
-                                     struct downstream *d,
-                                     struct request *r,
-                                     struct endpoint *p,
-                                     bool must)
+/* A lane for d alone to p; must: also beyond the limit. */
+static enum lane_answer take_lane(struct engine *e,
+                                  struct downstream *d,
+                                  struct request *r,
+                                  struct endpoint *p,
+                                  bool must,
+                                  struct upstream **lane)
 {
-    struct cluster *c = cluster_of(d);
     bool full = false;
     struct upstream *u = lane_pool_take(e, d, p, must, &full);
     if (full) {
@@ -102,10 +103,43 @@ static enum lane_answer open_private(struct engine *e,
         redis_refuse(e, d, r, "out of memory");
         return LANE_REFUSED;
     }
-    u->owner_takes_all = c->slots == NULL;
-    downstream_own(d, u);
-    r->own_lane = true;
+    *lane = u;
     return LANE_READY;
+}
+
+/* The same as d's own one. */
+static enum lane_answer open_private(struct engine *e,
+                                     struct downstream *d,
+                                     struct request *r,
+                                     struct endpoint *p,
+                                     bool must)
+{
+    struct upstream *u = NULL;
+    enum lane_answer answer = take_lane(e, d, r, p, must, &u);
+    if (answer == LANE_READY) {
+        u->owner_takes_all = cluster_of(d)->slots == NULL;
+        downstream_own(d, u);
+        r->own_lane = true;
+    }
+    return answer;
+}
+
+enum lane_answer redis_want_listener(struct engine *e,
+                                     struct downstream *d,
+                                     struct request *r)
+{
+    struct endpoint *p = NULL;
+    struct upstream *u = NULL;
+    enum lane_answer answer = LANE_READY;
+    r->from_replica = false;
+    if (subscriber_find_lane(e, d, r, &p) == NULL) {
+        answer = take_lane(e, d, r, p, false, &u);
+    }
+    if (u != NULL) {
+        subscriber_add_lane(u, r);
+    }
+    r->by_subscriber = answer == LANE_READY;
+    return answer;
 }
 
 static bool carries_requests(const struct upstream *u)

@@ -7,27 +7,12 @@
 #include <stdio.h>
 
 #include "parser/keyslot.h"
-#include "parser/pubsub.h"
 #include "proxy/core/state.h"
-#include "proxy/core/subscriptions.h"
-
-struct subscriber {
-    struct subscriptions names[SUBSCRIPTION_KINDS];
-    uint32_t n[SUBSCRIPTION_KINDS]; /* at the server, kept or not */
-    bool monitors;                  /* MONITOR */
-    bool too_many; /* more than is kept: they could not be had again */
-    /* Its command in flight, one at a time. */
-    uint8_t type;  /* of its confirmations: enum pubsub_type; OTHER: MONITOR */
-    uint8_t kind;  /* enum subscription_kind */
-    uint64_t due;  /* confirmations; 0: until nothing is left to leave */
-    uint64_t seen; /* of this attempt */
-    uint64_t passed;  /* to the client, of all attempts */
-    uint64_t lost_us; /* when its connection was lost; 0: it has one */
-};
+#include "proxy/core/subscriber.h"
 
 /* ---- what is kept ---------------------------------------------------------- */
 
-static struct subscriber *subscriber_of(const struct downstream *d)
+struct subscriber *subscriber_of(const struct downstream *d)
 {
     return d->ledger != NULL ? d->ledger->subscriber : NULL;
 }
@@ -49,6 +34,7 @@ void subscriber_free(struct engine *e, struct ledger *l)
     if (l->subscriber == NULL) {
         return;
     }
+    subscriber_leave_lanes(e, l->subscriber);
     for (int i = 0; i < SUBSCRIPTION_KINDS; i++) {
         subscriptions_clear(e->memory, &l->subscriber->names[i]);
     }
@@ -73,7 +59,13 @@ bool subscriber_hears(const struct ledger *l, struct span channel)
 {
     const struct subscriber *s = l->subscriber;
     return s != NULL &&
-           subscriptions_has(&s->names[SUBSCRIPTION_CHANNEL], channel);
+           subscriptions_find(&s->names[SUBSCRIPTION_CHANNEL], channel) != NULL;
+}
+
+bool subscriber_holds_lane(const struct ledger *l)
+{
+    return l->owner->listener->cluster->slots == NULL &&
+           subscriber_is_active(l);
 }
 
 enum {
@@ -93,7 +85,7 @@ static void keep(struct engine *e,
         n += s->names[i].n;
         bytes += s->names[i].bytes;
     }
-    if (s->too_many || subscriptions_has(names, name)) {
+    if (s->too_many || subscriptions_find(names, name) != NULL) {
         return;
     }
     bool room =
@@ -109,28 +101,68 @@ static void keep(struct engine *e,
     }
 }
 
-void subscriber_mind(struct downstream *d)
+static void mind_lane(const struct subscriber *s, struct upstream *u)
+{
+    const struct downstream *d = u->owner;
+    if (u->link != NULL) {
+        u->listens = s->monitors || d->alone || d->subscribed;
+    }
+}
+
+void subscriber_mind(struct engine *e, struct downstream *d)
 {
     const struct subscriber *s = subscriber_of(d);
     if (s == NULL) {
         return;
     }
-    struct upstream *u = d->lane;
-    uint8_t resp = u != NULL ? u->session->resp : 2;
-    d->subscribed = resp == 2 && count_of(s) > 0;
-    if (u != NULL && u->link != NULL) {
-        u->listens = s->monitors || d->alone || d->subscribed;
+    d->subscribed = downstream_session(e, d)->resp == 2 && count_of(s) > 0;
+    if (d->lane != NULL && d->listener->cluster->slots == NULL) {
+        mind_lane(s, d->lane);
     }
+    for (struct upstream *u = s->lanes; u != NULL; u = u->next_listener) {
+        mind_lane(s, u);
+    }
+}
+
+/* A shard channel, in front of a cluster. */
+static void note_shard(struct engine *e,
+                       struct upstream *u,
+                       struct pubsub_word word,
+                       const struct pubsub_confirmation *c)
+{
+    struct downstream *d = u->owner;
+    struct subscriber *s = subscriber_of(d);
+    struct subscriptions *names = &s->names[SUBSCRIPTION_SHARD];
+    if (word.type == PUBSUB_SUBSCRIBED) {
+        keep(e, d, names, c->name);
+    }
+    struct subscription *name =
+        c->name.data != NULL ? subscriptions_find(names, c->name) : NULL;
+    if (name != NULL) {
+        subscriber_put(s, name, u);
+        name->confirmed = true;
+    }
+    if (name != NULL && word.type == PUBSUB_UNSUBSCRIBED) {
+        u->n_subscribed--;
+        subscriptions_remove(e->memory, names, c->name);
+    }
+    s->n[SUBSCRIPTION_SHARD] = s->too_many ? (uint32_t)c->count : names->n;
 }
 
 /* The server has said it. */
 static void note(struct engine *e,
-                 struct downstream *d,
+                 struct upstream *u,
                  struct pubsub_word word,
                  const struct pubsub_confirmation *c)
 {
+    struct downstream *d = u->owner;
     struct subscriber *s = subscriber_of(d);
     struct subscriptions *names = &s->names[word.kind];
+    if (u->subscribes && word.kind == SUBSCRIPTION_SHARD) {
+        note_shard(e, u, word, c);
+        s->too_many = s->too_many && count_of(s) > 0;
+        return;
+    }
     if (word.type == PUBSUB_SUBSCRIBED) {
         keep(e, d, names, c->name);
     } else if (c->name.data != NULL) {
@@ -172,6 +204,23 @@ static bool describe(struct engine *e,
     return argc > 0;
 }
 
+/* Answered here, as far as the servers would have nothing to say. */
+static bool is_answered(struct engine *e,
+                        struct downstream *d,
+                        struct request *r)
+{
+    struct subscriber *s = subscriber_of(d);
+    if (s->type == PUBSUB_OTHER && s->monitors && s->due == 0) {
+        d->listener->cluster->stats.local_replies++;
+        r->quiet = true; /* the server does not answer to it a second time */
+        downstream_answer_text(e, r, "");
+        return true;
+    }
+    return d->listener->cluster->slots != NULL && s->due == 0 &&
+           s->type == PUBSUB_UNSUBSCRIBED && s->kind == SUBSCRIPTION_SHARD &&
+           subscriber_leave_shards(e, d, r);
+}
+
 bool redis_subscribe(struct engine *e, struct downstream *d, struct request *r)
 {
     if (d->n_open > 0) {
@@ -181,25 +230,27 @@ bool redis_subscribe(struct engine *e, struct downstream *d, struct request *r)
         redis_refuse(e, d, r, "it is larger than replay_bytes_max");
         return true;
     }
-    enum lane_answer lane = redis_want_private(e, d, r);
-    if (lane != LANE_READY) {
-        return lane == LANE_REFUSED;
-    }
     struct subscriber *s = subscriber_get(e, d);
-    bool monitor = r->command->id == COMMAND_MONITOR;
     if (s == NULL || !describe(e, s, r)) {
         e->stats.limit_memory++;
         redis_refuse(e, d, r, "out of memory");
         return true;
     }
-    if (monitor && s->monitors && s->due == 0) {
-        d->listener->cluster->stats.local_replies++;
-        r->quiet = true; /* the server does not answer to it a second time */
-        downstream_answer_text(e, r, "");
+    if (is_answered(e, d, r)) {
         return true;
     }
     r->task = TASK_SUBSCRIBE;
-    d->alone = monitor || d->lane->session->resp == 2;
+    enum lane_answer lane = d->listener->cluster->slots != NULL
+                                ? redis_want_listener(e, d, r)
+                                : redis_want_private(e, d, r);
+    if (lane == LANE_LATER) {
+        r->task = TASK_FORWARD;
+    }
+    if (lane != LANE_READY) {
+        return lane == LANE_REFUSED;
+    }
+    d->alone = r->command->id == COMMAND_MONITOR ||
+               downstream_session(e, d)->resp == 2;
     redis_submit(e, d, r);
     return true;
 }
@@ -220,13 +271,12 @@ void subscriber_answered(struct engine *e,
                          const struct request *r,
                          bool success)
 {
-    (void)e;
     (void)u;
     struct downstream *d = r->downstream;
     struct subscriber *s = subscriber_of(d);
     s->monitors = s->monitors || (success && r->command->id == COMMAND_MONITOR);
     d->alone = false;
-    subscriber_mind(d);
+    subscriber_mind(e, d);
 }
 
 /* ---- from the server -------------------------------------------------------- */
@@ -251,13 +301,20 @@ static void take_hidden(struct engine *e,
                         struct pubsub_word word,
                         const struct pubsub_confirmation *c)
 {
-    const struct subscriber *s = subscriber_of(u->owner);
+    struct subscriber *s = subscriber_of(u->owner);
+    struct subscription *name =
+        word.type == PUBSUB_SUBSCRIBED && c->name.data != NULL
+            ? subscriptions_find(&s->names[word.kind], c->name)
+            : NULL;
     chain_clear(e->memory, &u->partial);
-    if (word.type != PUBSUB_SUBSCRIBED || c->name.data == NULL ||
-        !subscriptions_has(&s->names[word.kind], c->name)) {
+    if (name == NULL && !u->subscribes) {
         u->endpoint->cluster->stats.ledger_mismatch++;
         break_lane(e, u, "the server confirms what nobody has subscribed to");
         return;
+    }
+    if (name != NULL) {
+        name->confirmed = true;
+        s->hops = 0;
     }
     if (r->pieces_more > 0) {
         r->pieces_more--;
@@ -278,11 +335,62 @@ static bool is_due(const struct upstream *u,
            s->kind == (uint8_t)word.kind;
 }
 
+/* Whether r has words for name; with very many of them that is not looked at. */
+static bool names_it(struct engine *e,
+                     const struct request *r,
+                     struct span name)
+{
+    struct request_args args;
+    request_args_init(e, &args, r);
+    bool found = args.argc <= 1 || args.argc > REQUEST_ARGS_MAX;
+    for (size_t i = 1; !found && i < args.argc; i++) {
+        found = span_equal(args.list[i], name);
+    }
+    request_args_fini(e, &args);
+    return found;
+}
+
+/* A confirmation that has arrived. */
+struct arrival {
+    const struct message *message;
+    struct pubsub_word word;
+    struct span whole;
+    struct pubsub_confirmation what;
+};
+
+/* Pass it on. Of shard channels on several nodes the client sees one number. */
+static void pass(struct engine *e, struct upstream *u, const struct arrival *a)
+{
+    const struct subscriber *s = subscriber_of(u->owner);
+    uint32_t n = s->n[SUBSCRIPTION_SHARD];
+    if (!u->subscribes || a->word.kind != SUBSCRIPTION_SHARD ||
+        a->what.count == n) {
+        redis_push(e, u, a->message);
+        return;
+    }
+    size_t keep = a->whole.len;
+    while (a->whole.data[keep - 1] != ':') {
+        keep--;
+    }
+    struct buf *b = buf_new(e->memory, (uint32_t)keep + 16);
+    if (b == NULL) {
+        e->stats.limit_memory++;
+        downstream_close(e, u->owner, "out of memory for a message");
+        return;
+    }
+    memcpy(b->data, a->whole.data, keep);
+    b->len = (uint32_t)keep + (uint32_t)snprintf((char *)b->data + keep, 16,
+                                                 "%u\r\n", (unsigned)n);
+    chain_clear(e->memory, &u->partial);
+    redis_push(e, u, &(struct message){ .buf = b, .len = b->len });
+    buf_unref(e->memory, b);
+}
+
 /* A confirmation that answers r, or a part of it. */
 static void take_due(struct engine *e,
                      struct upstream *u,
                      struct request *r,
-                     const struct message *m)
+                     const struct arrival *a)
 {
     struct downstream *d = r->downstream;
     struct subscriber *s = subscriber_of(d);
@@ -292,7 +400,7 @@ static void take_due(struct engine *e,
         chain_clear(e->memory, &u->partial); /* it has had it */
     } else {
         s->passed++;
-        redis_push(e, u, m);
+        pass(e, u, a);
     }
     if (s->due > 0 ? s->seen < s->due : s->n[s->kind] > 0) {
         return;
@@ -303,33 +411,54 @@ static void take_due(struct engine *e,
     downstream_answer(e, r);
 }
 
+/* Of redial's own doing, or nobody's. */
+static void take_unasked(struct engine *e,
+                         struct upstream *u,
+                         const struct arrival *a)
+{
+    if (!u->subscribes || a->word.kind != SUBSCRIPTION_SHARD) {
+        note(e, u, a->word, &a->what);
+        redis_push(e, u, a->message);
+        return;
+    }
+    struct subscription *name =
+        subscriptions_find(&subscriber_of(u->owner)->names[SUBSCRIPTION_SHARD],
+                           a->what.name);
+    if (a->word.type == PUBSUB_UNSUBSCRIBED && name != NULL &&
+        name->lane == u) {
+        subscriber_follow(e, u, name);
+    }
+    chain_clear(e->memory, &u->partial);
+}
+
 static bool take_confirmation(struct engine *e,
                               struct upstream *u,
                               const struct message *m,
                               struct pubsub_word word)
 {
-    struct pubsub_confirmation c;
-    struct span whole;
+    struct arrival a = { .message = m, .word = word };
     void *copy = NULL;
-    if (!message_whole(e, u, m, &whole, &copy)) {
+    if (!message_whole(e, u, m, &a.whole, &copy)) {
         e->stats.limit_memory++;
         break_lane(e, u, "out of memory");
         return true;
     }
-    bool taken = pubsub_confirmation_parse(whole, &c) &&
-                 (c.name.data != NULL || word.type == PUBSUB_UNSUBSCRIBED);
+    bool taken = pubsub_confirmation_parse(a.whole, &a.what) &&
+                 (a.what.name.data != NULL || word.type == PUBSUB_UNSUBSCRIBED);
+    struct downstream *d = u->owner;
     struct request *r = first_in_flight(u);
     if (taken && r != NULL && handshake_subscribes(r)) {
-        take_hidden(e, u, r, word, &c);
+        take_hidden(e, u, r, word, &a.what);
     } else if (taken) {
-        note(e, u->owner, word, &c);
-        if (is_due(u, subscriber_of(u->owner), r, word)) {
-            take_due(e, u, r, m);
+        if (is_due(u, subscriber_of(d), r, word) &&
+            (a.what.name.data == NULL || names_it(e, r, a.what.name))) {
+            note(e, u, word, &a.what);
+            take_due(e, u, r, &a);
         } else {
-            redis_push(e, u, m);
+            take_unasked(e, u, &a);
         }
-        subscriber_mind(u->owner);
-        downstream_later(e, u->owner); /* it may need the lane no more */
+        subscriber_mind(e, d);
+        downstream_later(e, d); /* it may need the lane no more */
     }
     memory_give(e->memory, copy);
     return taken;
@@ -382,13 +511,27 @@ static void tell(struct engine *e,
                         .elapsed_us = since_us });
 }
 
+/* Whether what s is subscribed to is on u. */
+static bool carries(const struct subscriber *s, const struct upstream *u)
+{
+    if (s == NULL || (!u->subscribes && u != u->owner->lane)) {
+        return false;
+    }
+    if (!u->subscribes) {
+        return subscriber_holds_lane(u->owner->ledger);
+    }
+    return u == s->plain ? s->monitors || s->n[SUBSCRIPTION_CHANNEL] > 0 ||
+                               s->n[SUBSCRIPTION_PATTERN] > 0
+                         : u->n_subscribed > 0;
+}
+
 bool subscriber_lost(struct engine *e,
                      struct upstream *u,
                      const struct upstream_loss *loss)
 {
     const struct downstream *d = u->owner;
     struct subscriber *s = subscriber_of(d);
-    if (u != d->lane || s == NULL || !subscriber_is_active(d->ledger)) {
+    if (!carries(s, u)) {
         return false;
     }
     const struct cluster *c = d->listener->cluster;
@@ -405,24 +548,10 @@ bool subscriber_lost(struct engine *e,
 void subscriber_up(struct engine *e, struct upstream *u)
 {
     struct subscriber *s = subscriber_of(u->owner);
-    if (u == u->owner->lane && s != NULL && s->lost_us != 0) {
-        if (subscriber_is_active(u->owner->ledger)) {
-            tell(e, u, "subscribed again", NULL, e->now_us - s->lost_us);
-        }
+    if (s != NULL && s->lost_us != 0 && carries(s, u)) {
+        tell(e, u, "subscribed again", NULL, e->now_us - s->lost_us);
         s->lost_us = 0;
     }
-}
-
-struct endpoint *subscriber_endpoint(const struct downstream *d)
-{
-    const struct cluster *c = d->listener->cluster;
-    const struct subscriber *s = subscriber_of(d);
-    if (s == NULL || c->slots == NULL || s->names[SUBSCRIPTION_SHARD].n == 0) {
-        return NULL;
-    }
-    const struct subscription *first =
-        subscription_of(s->names[SUBSCRIPTION_SHARD].all.next);
-    return c->endpoints[c->slots[keyslot(subscription_name(first))]];
 }
 
 enum {
@@ -442,23 +571,59 @@ static size_t put_word(uint8_t *out, struct span word)
     return len;
 }
 
-/* Subscribe to the names from *at on, as many as one command is good for. */
-static bool say_batch(struct engine *e,
-                      struct upstream *u,
-                      const struct subscriptions *names,
-                      struct span word,
-                      struct list_node **at)
+/* Whether it is to be said on u. */
+static bool is_wanted(const struct subscription *name,
+                      const struct upstream *u,
+                      enum say_mode mode)
+{
+    return mode == SAY_PLAIN ||
+           (name->lane == u && (mode == SAY_SHARDS || !name->confirmed));
+}
+
+/* The names from *at on that one command is good for: in front of a cluster shard
+ * channels of one slot. Returns where the next one begins. */
+static struct list_node *measure(const struct upstream *u,
+                                 const struct subscriptions *names,
+                                 struct list_node *at,
+                                 enum say_mode mode,
+                                 uint32_t *n,
+                                 size_t *bytes)
+{
+    uint16_t slot = 0;
+    *n = 0;
+    *bytes = 64;
+    for (; at != &names->all && *n < BATCH_NAMES && *bytes < BATCH_BYTES;
+         at = at->next) {
+        const struct subscription *name = subscription_of(at);
+        if (!is_wanted(name, u, mode)) {
+            continue;
+        }
+        uint16_t own = mode == SAY_PLAIN ? 0 : keyslot(subscription_name(name));
+        if (*n > 0 && own != slot) {
+            break;
+        }
+        slot = own;
+        *bytes += name->len + 26;
+        (*n)++;
+    }
+    return at;
+}
+
+bool subscriber_say_batch(struct engine *e,
+                          struct upstream *u,
+                          const struct subscriptions *names,
+                          struct span word,
+                          struct list_node **at,
+                          enum say_mode mode)
 {
     uint32_t n = 0;
     size_t bytes = 0;
-    struct list_node *end = *at;
-    while (end != &names->all && n < BATCH_NAMES &&
-           (n == 0 || bytes < BATCH_BYTES)) {
-        bytes += subscription_of(end)->len + 26;
-        n++;
-        end = end->next;
+    struct list_node *end = measure(u, names, *at, mode, &n, &bytes);
+    if (n == 0) {
+        *at = end;
+        return true;
     }
-    uint8_t *text = memory_take_raw(e->memory, bytes + 64);
+    uint8_t *text = memory_take_raw(e->memory, bytes);
     if (text == NULL) {
         e->stats.limit_memory++;
         break_lane(e, u, "out of memory");
@@ -467,41 +632,60 @@ static bool say_batch(struct engine *e,
     size_t len = (size_t)snprintf((char *)text, 24, "*%u\r\n", (unsigned)n + 1);
     len += put_word(text + len, word);
     for (; *at != end; *at = (*at)->next) {
-        len += put_word(text + len, subscription_name(subscription_of(*at)));
+        struct subscription *name = subscription_of(*at);
+        if (is_wanted(name, u, mode)) {
+            len += put_word(text + len, subscription_name(name));
+            name->confirmed = mode == SAY_PLAIN;
+        }
     }
     bool said = handshake_subscribe(e, u, (struct span){ text, len }, n);
     memory_give(e->memory, text);
     return said;
 }
 
-bool subscriber_establish(struct engine *e, struct upstream *u)
+static bool say_all(struct engine *e,
+                    struct upstream *u,
+                    enum subscription_kind kind)
 {
     static const char *const words[SUBSCRIPTION_KINDS] = { "SUBSCRIBE",
                                                            "PSUBSCRIBE",
                                                            "SSUBSCRIBE" };
-    const struct ledger *l = u->owner->ledger;
-    const struct subscriber *s = l->subscriber;
-    if (!subscriber_is_active(l)) {
+    const struct subscriptions *names = &subscriber_of(u->owner)->names[kind];
+    struct list_node *at = names->all.next;
+    while (at != &names->all) {
+        if (!subscriber_say_batch(e, u, names, span_of(words[kind]), &at,
+                                  SAY_PLAIN)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+bool subscriber_establish(struct engine *e, struct upstream *u)
+{
+    const struct subscriber *s = subscriber_of(u->owner);
+    if (!carries(s, u)) {
         return true;
     }
     u->dirty = true;
     u->listens = s->monitors || u->session->resp == 2;
-    for (int i = 0; i < SUBSCRIPTION_KINDS; i++) {
-        struct list_node *at = s->names[i].all.next;
-        while (at != &s->names[i].all) {
-            if (!say_batch(e, u, &s->names[i], span_of(words[i]), &at)) {
-                return false;
-            }
-        }
+    if (u->subscribes && u != s->plain) {
+        return subscriber_say_shards(e, u, SAY_SHARDS);
     }
-    return !s->monitors ||
-           handshake_subscribe(e, u, span_of("*1\r\n$7\r\nMONITOR\r\n"), 1);
+    return say_all(e, u, SUBSCRIPTION_CHANNEL) &&
+           say_all(e, u, SUBSCRIPTION_PATTERN) &&
+           (u->subscribes || say_all(e, u, SUBSCRIPTION_SHARD)) &&
+           (!s->monitors ||
+            handshake_subscribe(e, u, span_of("*1\r\n$7\r\nMONITOR\r\n"), 1));
 }
 
 void subscriber_reply(struct engine *e, struct upstream *u, struct span reply)
 {
     if (reply.data[0] != '-') {
         return; /* MONITOR */
+    }
+    if (subscriber_refused(e, u, reply)) {
+        return;
     }
     u->endpoint->cluster->stats.ledger_refused++;
     tell(e, u, "refused", "the server refuses to subscribe it again", 0);

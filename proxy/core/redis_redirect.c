@@ -105,7 +105,8 @@ enum redirect redis_redirect(struct engine *e,
     struct cluster *c = u->endpoint->cluster;
     bool moved =
         error->kind == REDIS_ERROR_MOVED || error->kind == REDIS_ERROR_ASK;
-    if (c->slots == NULL || r->task != TASK_FORWARD) {
+    if (c->slots == NULL ||
+        (r->task != TASK_FORWARD && r->task != TASK_SUBSCRIBE)) {
         note_refusal(e, c, r, error->kind);
         return REDIRECT_NONE;
     }

@@ -125,6 +125,9 @@ static void deliver(struct engine *e,
     d->served_us = e->now_us;
     redis_take_from_flight(e, u, r);
     redis_forget_refusal(e, r);
+    if (r->by_subscriber && subscriber_pong(e, u, r, m)) {
+        return;
+    }
     if (u->partial.head == NULL) {
         downstream_reply(e, r, m->buf, m->offset, m->len);
         redis_slow_down(e, u, d);

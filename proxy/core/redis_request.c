@@ -483,6 +483,26 @@ static bool dispatch_special(struct engine *e,
     return dispatch_by_id(e, d, r);
 }
 
+/* A cluster: where the command would go nobody knows of the subscriptions. */
+static bool refuse_subscriber(struct engine *e, struct request *r)
+{
+    char name[64];
+    char text[192];
+    size_t i = 0;
+    for (const char *c = r->command->name; *c != '\0' && i < 63; c++) {
+        bool upper = *c >= 'A' && *c <= 'Z';
+        name[i++] = *c == ' ' ? '|' : upper ? (char)(*c - 'A' + 'a') : *c;
+    }
+    name[i] = '\0';
+    snprintf(text, sizeof(text),
+             "-ERR Can't execute '%s': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE "
+             "/ PING / QUIT / RESET are allowed in this context\r\n",
+             name);
+    cluster_of(r->downstream)->stats.local_replies++;
+    downstream_answer_text(e, r, text);
+    return true;
+}
+
 /* RESP2 with subscriptions: besides these the server takes PING, and has the
  * words for all others. */
 static bool dispatch_subscribed(struct engine *e,
@@ -496,9 +516,17 @@ static bool dispatch_subscribed(struct engine *e,
     case COMMAND_RESET: return dispatch_reset(e, d, r);
     default: break;
     }
-    r->own_lane = true;
-    redis_submit(e, d, r);
-    return true;
+    if (cluster_of(d)->slots == NULL) {
+        r->own_lane = true;
+        redis_submit(e, d, r);
+        return true;
+    }
+    if (r->command == NULL || strcmp(r->command->name, "PING") == 0) {
+        r->by_subscriber = true;
+        redis_submit(e, d, r);
+        return true;
+    }
+    return refuse_subscriber(e, r);
 }
 
 /* Nothing about it concerns the connection: the common case. */

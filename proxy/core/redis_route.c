@@ -4,6 +4,7 @@
 #include "parser/keyslot.h"
 #include "parser/number.h"
 #include "proxy/core/lane_set.h"
+#include "proxy/core/redis_pubsub.h"
 #include "proxy/core/state.h"
 
 static struct cluster *cluster_of(const struct downstream *d)
@@ -170,6 +171,9 @@ struct upstream *redis_lane(struct engine *e,
     if (d->lane != NULL && (r->own_lane || d->lane->owner_takes_all)) {
         return d->lane;
     }
+    if (r->by_subscriber) {
+        return subscriber_lane(e, d, r);
+    }
     struct endpoint *p = redis_endpoint(e, d, r);
     bool whole = p->limbo && redis_wants_all_nodes(r) && !r->fragment;
     if (d->lane != NULL && d->lane->endpoint == p && !whole) {
@@ -191,7 +195,7 @@ static struct upstream *quick_lane(const struct downstream *d,
     if (r->aside) {
         return NULL;
     }
-    if (d->lane != NULL || set == NULL || r->from_replica) {
+    if (d->lane != NULL || set == NULL || r->from_replica || r->by_subscriber) {
         return d->lane != NULL && d->lane->owner_takes_all ? d->lane : NULL;
     }
     uint32_t index = 0;

@@ -273,7 +273,7 @@ void redis_ledger_reply(struct engine *e, struct upstream *u, struct request *r)
         u->session = copy;
     }
     commit_session(e, d);
-    subscriber_mind(d);
+    subscriber_mind(e, d);
     /* What goes to other nodes goes in the new session, too. */
     if (d->shared != NULL && !redis_bind_shared(e, d)) {
         downstream_close(e, d, "out of memory for its session");

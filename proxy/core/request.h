@@ -101,6 +101,7 @@ struct request {
                             its block */
     bool fragment;       /* of another request, which waits behind it */
     bool own_lane;       /* goes over its client's own lane */
+    bool by_subscriber;  /* a cluster: over one for its subscriptions */
     bool from_replica;   /* a replica may answer it */
     bool avoid_replica;  /* one has refused it */
     bool asking;         /* ASKING goes before it */

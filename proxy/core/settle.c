@@ -451,7 +451,7 @@ static void settle_client(struct engine *e,
     for (size_t i = 0; i < n; i++) {
         carry_out(e, u, loss, &cases[i], front);
     }
-    if (u->owner != NULL) {
+    if (u->owner != NULL && !u->subscribes) {
         settle_block_state(e, d);
     }
     for (size_t i = 0; i < n && !downstream_gone(d); i++) {
@@ -461,7 +461,7 @@ static void settle_client(struct engine *e,
                             cases[i].verdict, loss->why);
         }
     }
-    if (u->owner != NULL && !downstream_gone(d)) {
+    if (u->owner != NULL && !u->subscribes && !downstream_gone(d)) {
         settle_block_end(e, d, loss);
     }
     memory_give(e->memory, cases);
@@ -477,7 +477,7 @@ void settle_lane(struct engine *e,
     struct list_node front;
     gather_explode_lane(e, u);
     list_insert_before(u->waiting.next, &front);
-    if (u->owner != NULL && list_empty(&u->in_flight) &&
+    if (u->owner != NULL && !u->subscribes && list_empty(&u->in_flight) &&
         !downstream_gone(u->owner)) {
         settle_block_state(e, u->owner);
         settle_block_end(e, u->owner, loss);

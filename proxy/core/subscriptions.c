@@ -53,9 +53,11 @@ static struct subscription **find(const struct subscriptions *s,
     return NULL;
 }
 
-bool subscriptions_has(const struct subscriptions *s, struct span name)
+struct subscription *subscriptions_find(const struct subscriptions *s,
+                                        struct span name)
 {
-    return find(s, name, hash_name(s, name)) != NULL;
+    struct subscription **at = find(s, name, hash_name(s, name));
+    return at != NULL ? *at : NULL;
 }
 
 /* Twice as many buckets. Without memory it goes on with those it has; false:
@@ -94,7 +96,10 @@ bool subscriptions_add(struct memory *m,
     if (one == NULL) {
         return false;
     }
+    one->lane = NULL;
     one->hash = hash;
+    one->adrift = false;
+    one->confirmed = true;
     one->len = (uint32_t)name.len;
     if (name.len > 0) {
         memcpy(one->name, name.data, name.len);

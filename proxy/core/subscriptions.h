@@ -7,10 +7,15 @@
 #include "proxy/core/list.h"
 #include "proxy/core/memory.h"
 
+struct upstream;
+
 struct subscription {
     struct list_node node;     /* in subscriptions->all */
     struct subscription *next; /* of the same bucket */
+    struct upstream *lane; /* borrowed: of a shard channel; NULL: not known */
     uint64_t hash;
+    bool adrift;    /* a shard channel that has lost its lane */
+    bool confirmed; /* by the server, since it was last said there */
     uint32_t len;
     uint8_t name[]; /* any bytes */
 };
@@ -27,7 +32,9 @@ struct subscriptions {
 void subscriptions_init(struct subscriptions *s, uint64_t seed);
 void subscriptions_clear(struct memory *m, struct subscriptions *s);
 
-bool subscriptions_has(const struct subscriptions *s, struct span name);
+/* NULL: it is not there. */
+struct subscription *subscriptions_find(const struct subscriptions *s,
+                                        struct span name);
 /* Add a copy of name, if it is not there. False: no memory. */
 bool subscriptions_add(struct memory *m,
                        struct subscriptions *s,

@@ -363,7 +363,8 @@ void upstream_lost(struct engine *e,
         topology_lane_down(e, u);
         cluster_reroute_later(e, u->endpoint->cluster);
     }
-    if (owner != NULL && !downstream_gone(owner) && owner->session_unknown) {
+    if (owner != NULL && !downstream_gone(owner) && owner->session_unknown &&
+        u == owner->lane) {
         downstream_close(e, owner,
                          "its own server connection was lost with state that "
                          "cannot be established again");

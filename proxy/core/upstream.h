@@ -43,6 +43,7 @@ struct upstream {
     struct downstream *owner;       /* private lane: whose; NULL: shared */
     struct lane_set *set;           /* shared lane: where it belongs; NULL:
                                        private */
+    struct upstream *next_listener; /* subscribes: the next one of its owner */
     struct list_node spare_node;    /* in cluster->spare_lanes, if spare */
     uint64_t spare_us;              /* since when */
 
@@ -50,10 +51,11 @@ struct upstream {
     bool owner_takes_all; /* private: its client uses no other one */
     bool copies;          /* shared, of a cluster: see outbuf */
     bool raw;             /* private: replies are passed on unread (SYNC) */
-    bool listens;  /* private: messages come between replies that only their
+    bool listens;    /* private: messages come between replies that only their
                        words tell from them (RESP2 SUBSCRIBE, MONITOR) */
-    bool counted;  /* private: in private_lanes_max */
-    bool spare;    /* private: waits for a client (lane_pool.h) */
+    bool subscribes; /* private, of a cluster: for subscriptions alone */
+    bool counted;    /* private: in private_lanes_max */
+    bool spare;      /* private: waits for a client (lane_pool.h) */
     bool dirty;    /* private: a client has changed what it is at the server */
     bool spoilt;   /* private: RESET would not undo what a client has made of
                           it, or a client knows it by CLIENT ID */
@@ -86,6 +88,7 @@ struct upstream {
     unsigned address_next; /* which resolved address is tried next */
     struct backoff backoff;
     struct timer timer;
+    uint32_t n_subscribed;  /* shard channels of its owner that are here */
     uint64_t deadline_us;   /* of connect or handshake; of a PING */
     uint64_t active_us;     /* last byte from the server */
     uint64_t up_us;         /* when this connection came up */

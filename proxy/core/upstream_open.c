@@ -85,7 +85,7 @@ static void look_elsewhere(struct engine *e, struct upstream *u)
         r->asking = false;
         r->node = 0;
     }
-    if (!list_empty(&u->waiting)) {
+    if (!list_empty(&u->waiting) || u->subscribes) {
         cluster_reroute_later(e, u->endpoint->cluster);
     }
 }
