@@ -295,9 +295,12 @@ class PubsubLoad:
         if self.alone:
             return self.world.server_of(channel)
         if channel not in self.homes:
-            self.homes[channel] = self.world.server_of(channel) \
-                if command == "SPUBLISH" else self.world.primaries()[
-                    self.channels.index(channel) % 3]
+            if command == "SPUBLISH":
+                self.homes[channel] = self.world.server_of(channel)
+            else:
+                left = self.world.primaries()  # two, while one is dead
+                self.homes[channel] = left[
+                    self.channels.index(channel) % len(left)]
         return self.homes[channel]
 
     def node_failed(self, channel):
