@@ -309,12 +309,12 @@ bool redis_multi(struct engine *e, struct downstream *d, struct request *r)
         redis_refuse(e, d, r, "out of memory");
         return true;
     }
+    if (!redis_is_bare(e, r)) {
+        redis_submit(e, d, r); /* the server has the words for it */
+        return true;
+    }
     if (cluster_of(d)->slots != NULL && !d->watching &&
         !redis_unauthenticated(d)) {
-        if (!redis_is_bare(e, r)) {
-            redis_submit(e, d, r); /* the server has the words for it */
-            return true;
-        }
         d->block = BLOCK_OPEN;
         d->multi_owed = true;
         cluster_of(d)->stats.local_replies++;
