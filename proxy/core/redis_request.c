@@ -130,8 +130,13 @@ static bool dispatch_hint(struct engine *e,
                           struct downstream *d,
                           struct request *r)
 {
+    if (r->command->id == COMMAND_CLIENT_LINE) {
+        r->task = TASK_LINE; /* once it is said, nobody else gets the lane */
+    }
     bool taken = dispatch_private(e, d, r);
-    if (taken && r->own_lane && r->command->class == CLASS_C) {
+    if (!taken) {
+        r->task = TASK_FORWARD;
+    } else if (r->own_lane && r->command->class == CLASS_C) {
         d->lane->spoilt = true;
     }
     return taken;

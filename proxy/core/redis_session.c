@@ -234,6 +234,9 @@ void redis_ledger_reply(struct engine *e, struct upstream *u, struct request *r)
     if (r->task == TASK_LINE) {
         u->dirty = true;
         u->spoilt = u->spoilt || r->command->id == COMMAND_CLIENT_LINE;
+        if (cluster_of(d)->slots != NULL) {
+            return; /* a hint to one node */
+        }
         d->session_unknown = !ledger_note(e, d, r) || d->session_unknown;
         if (d->ledger != NULL && r->command->id == COMMAND_CLIENT_TRACKING) {
             tracking_accepted(e, d, r);

@@ -115,7 +115,8 @@ static void check_session(struct world *w, const struct session *s)
             request == NO_REQUEST
                 ? NULL
                 : client_of(w, history_at(w->history, request)->client);
-        if (request != NO_REQUEST && (c == NULL || c->n_watches == 0)) {
+        if (request != NO_REQUEST &&
+            (c == NULL || (c->n_watches == 0 && !c->may_watch))) {
             const struct request_record *r = history_at(w->history, request);
             world_violate(w,
                           "I29: a connection still has the WATCH that was "

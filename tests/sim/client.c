@@ -160,6 +160,20 @@ bool client_gap_ends(const struct world *w, uint64_t id)
     return false;
 }
 
+/* Nothing that it watched before counts any more, whatever became of it. */
+static void mind_watch(struct world *w,
+                       struct client *c,
+                       const struct request_record *r)
+{
+    bool ended = (r->ends_block && r->answer != ANSWER_NOT_APPLIED) ||
+                 r->ends_watch || r->expect == EXPECT_RESET ||
+                 (r->unwatches && r->answer == ANSWER_REPLY);
+    for (uint32_t i = 0; i < c->n_waiting && ended; i++) {
+        ended = !history_at(w->history, waiting_at(c, i))->is_watch;
+    }
+    c->may_watch = c->may_watch && !ended;
+}
+
 static void answered(struct world *w, struct client *c, struct span reply)
 {
     if (c->n_waiting == 0) {
@@ -206,6 +220,7 @@ static void answered(struct world *w, struct client *c, struct span reply)
     if (r->ends_block) {
         block_answered(w, request, reply);
     }
+    mind_watch(w, c, r);
     client_caches(c, r, reply);
     count_arrivals(w, c);
 }

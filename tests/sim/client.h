@@ -64,9 +64,10 @@ struct client {
     uint32_t blocks_made;          /* so far; names the keys of each */
     uint32_t watches[WATCHES_MAX]; /* sent, and not used up by an EXEC */
     unsigned n_watches;
-    uint8_t habits;               /* set of enum habit */
-    bool steps;                   /* waits for each reply */
-    bool login_due;               /* RESET has made it a stranger */
+    bool may_watch; /* what ended its WATCH is not answered, or was in vain */
+    uint8_t habits; /* set of enum habit */
+    bool steps;     /* waits for each reply */
+    bool login_due; /* RESET has made it a stranger */
     uint8_t will_subs[SUB_KINDS]; /* as its sent requests say */
     uint8_t subs[SUB_KINDS];      /* as confirmed: sets of channels */
     uint64_t last_heard[SUB_KINDS][CHANNELS];

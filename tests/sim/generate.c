@@ -436,6 +436,7 @@ static bool commit(struct world *w, struct client *c, struct draft *d)
     parts_add(w, d, request);
     if (d->record.is_watch && c->n_watches < WATCHES_MAX) {
         c->watches[c->n_watches++] = request;
+        c->may_watch = true;
     }
     if (d->record.ends_block) {
         block_at(w, d->record.block)->end = request;

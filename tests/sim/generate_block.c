@@ -57,6 +57,7 @@ static void draft_multi(struct world *w, struct client *c, struct draft *d)
     c->block = block_new(w, c->id);
     struct block *b = block_at(w, c->block);
     b->n_watches = c->n_watches;
+    b->may_watch = c->may_watch;
     memcpy(b->watch, c->watches, sizeof b->watch);
     d->record.begins_block = true;
     d->record.block = c->block;
@@ -70,6 +71,7 @@ void draft_transaction(struct world *w, struct client *c, struct draft *d)
         control(d, chance(w, 1, 2) ? "EXEC" : "DISCARD", EXPECT_ANY);
     } else if (c->n_watches > 0 && chance(w, 1, 8)) {
         control(d, "UNWATCH", EXPECT_OK);
+        d->record.unwatches = true;
         c->n_watches = 0;
     } else if (watches && c->n_watches < WATCHES_MAX && chance(w, 1, 3)) {
         draft_watch(w, c, d);

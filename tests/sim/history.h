@@ -119,7 +119,7 @@ struct request_record {
     uint64_t waits_at_us;    /* a server lets it wait; 0: not yet */
     bool reached;            /* a server has said no, or lets it wait */
     bool in_block; /* sent between MULTI and EXEC, and not to be queued */
-    bool is_watch;
+    bool is_watch, unwatches;
     bool ends_watch;  /* EXEC or DISCARD ended more than its client knew of */
     uint8_t channels; /* of (UN)SUBSCRIBE: a set; 0: all of them */
     uint8_t sub_kind; /* enum sub_kind */

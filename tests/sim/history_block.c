@@ -225,8 +225,7 @@ void block_answered(struct world *w, uint32_t request, struct span reply)
     if (done && n > 0) {
         check_reply(w, b, invisible, reply);
     }
-    if (null && end.executes_block && b->n_watches == 0 &&
-        w->settings.stateful) {
+    if (null && end.executes_block && b->n_watches == 0 && !b->may_watch) {
         world_violate(w,
                       "I28: EXEC of client %" PRIu64
                       " is null although nothing was watched",

@@ -15,6 +15,7 @@ struct block {
     uint32_t end;   /* EXEC, DISCARD or RESET; NO_REQUEST: not sent yet */
     uint32_t watch[WATCHES_MAX]; /* what was watched when it began */
     unsigned n_watches;
+    bool may_watch; /* something older may still be watched */
     uint32_t runs;
     uint64_t hashes[HASHES_KEPT]; /* of the replies of EXEC */
 };
