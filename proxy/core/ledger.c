@@ -55,7 +55,7 @@ void ledger_free(struct engine *e, struct downstream *d)
 
 bool ledger_holds_lane(const struct ledger *l)
 {
-    return l->lines != NULL || l->id_told || l->waits_here ||
+    return l->lines != NULL || l->id_told || l->tracked || l->waits_here ||
            subscriber_holds_lane(l);
 }
 
@@ -104,6 +104,8 @@ bool ledger_note(struct engine *e,
         e->stats.limit_memory++;
         return false;
     }
+    /* With CLIENT TRACKING OFF the server forgets none of its keys. */
+    l->tracked = l->tracked || r->command->id == COMMAND_CLIENT_TRACKING;
     line->command = r->command;
     line->len = r->part.len;
     memcpy(line->bytes, slice_data(&r->part), r->part.len);
@@ -130,8 +132,7 @@ bool ledger_establish(struct engine *e, struct upstream *u)
     }
     for (const struct ledger_line *line = l->lines; line != NULL;
          line = line->next) {
-        u->dirty = true;
-        u->spoilt = u->spoilt || line->command->id == COMMAND_CLIENT_LINE;
+        u->spoilt = true;
         bool tracks = line->command->id == COMMAND_CLIENT_TRACKING;
         struct span bytes = { line->bytes, line->len };
         if (tracks ? !tracking_establish(e, u, line)

@@ -36,6 +36,7 @@ struct ledger {
     bool waits;                /* for a place among private_lanes_max */
     bool woken;                /* there is one */
     bool id_told;              /* it knows its lane by CLIENT ID */
+    bool tracked;              /* the server knows what it has read there */
     bool is_told_for;          /* others redirect CLIENT TRACKING to it */
     bool redirects;            /* CLIENT TRACKING ... REDIRECT */
     bool waits_here;           /* WAIT is about what goes over its lane */

@@ -232,8 +232,9 @@ void redis_ledger_reply(struct engine *e, struct upstream *u, struct request *r)
 {
     struct downstream *d = r->downstream;
     if (r->task == TASK_LINE) {
-        u->dirty = true;
-        u->spoilt = u->spoilt || r->command->id == COMMAND_CLIENT_LINE;
+        /* RESET keeps NO-EVICT and its like. After TRACKING the server goes on
+         * to tell the connection of keys that this client has read. */
+        u->spoilt = true;
         if (cluster_of(d)->slots != NULL) {
             return; /* a hint to one node */
         }

@@ -20,7 +20,7 @@ from scenes import Scene, Step  # noqa: E402
 NOT_PLAYED = {
     "bgrewriteaof", "bgsave", "migrate", "psync", "replconf", "shutdown",
     "restore-asking", "sync", "slaveof", "module|loadex", "pfdebug",
-    "config|rewrite", "acl|save", "acl|load", "debug",
+    "pfselftest", "config|rewrite", "acl|save", "acl|load", "debug",
 }
 # Scenes that still differ.
 PENDING = {
