@@ -163,11 +163,16 @@ bool client_gap_ends(const struct world *w, uint64_t id)
 /* Nothing that it watched before counts any more, whatever became of it. */
 static void mind_watch(struct world *w,
                        struct client *c,
-                       const struct request_record *r)
+                       const struct request_record *r,
+                       struct span reply)
 {
-    bool ended = (r->ends_block && r->answer != ANSWER_NOT_APPLIED) ||
-                 r->ends_watch || r->expect == EXPECT_RESET ||
-                 (r->unwatches && r->answer == ANSWER_REPLY);
+    static const char refusal[] = "-ERR "; /* of the command itself */
+    bool refused = reply.len > sizeof refusal &&
+                   memcmp(reply.data, refusal, sizeof refusal - 1) == 0;
+    bool ended =
+        (r->ends_block && r->answer != ANSWER_NOT_APPLIED && !refused) ||
+        r->ends_watch || r->expect == EXPECT_RESET ||
+        (r->unwatches && r->answer == ANSWER_REPLY);
     for (uint32_t i = 0; i < c->n_waiting && ended; i++) {
         ended = !history_at(w->history, waiting_at(c, i))->is_watch;
     }
@@ -220,7 +225,7 @@ static void answered(struct world *w, struct client *c, struct span reply)
     if (r->ends_block) {
         block_answered(w, request, reply);
     }
-    mind_watch(w, c, r);
+    mind_watch(w, c, r, reply);
     client_caches(c, r, reply);
     count_arrivals(w, c);
 }
