@@ -53,16 +53,25 @@ static inline void note_type(struct resp_scanner *s, uint8_t type)
     }
 }
 
+/* The value that begins is not the message itself. */
+static inline bool is_inside(const struct resp_scanner *s)
+{
+    return s->pending > 1 || (s->type != 0 && s->type != '>');
+}
+
 /* Count the values inside an aggregate. Returns false when they are too many.
  * An attribute counts as one itself, so that an endless row of empty ones
- * meets the limit too. */
+ * meets the limit too. So does a push inside of something else, which is no
+ * member of it: what a transaction of a subscriber publishes to itself comes
+ * in the middle of EXEC's reply. */
 static bool announce(struct resp_scanner *s,
                      const struct resp_limits *limits,
                      uint8_t type,
                      uint64_t size)
 {
     uint64_t each = type == '%' || type == '|' ? 2 : 1;
-    uint64_t own = type == '|' ? 1 : 0;
+    bool between = type == '>' && is_inside(s);
+    uint64_t own = type == '|' || between ? 1 : 0;
     uint64_t max = limits->elements_max;
 
     if (max > INT64_MAX) {
@@ -73,7 +82,7 @@ static bool announce(struct resp_scanner *s,
         return false;
     }
     s->elements += own + size * each;
-    s->pending += size * each;
+    s->pending += size * each + (between ? 1 : 0);
     return true;
 }
 

@@ -38,7 +38,7 @@ static void resp3_becomes_the_same_tree_as_its_resp2_form(void **state)
                 "%7\r\n+null\r\n_\r\n+true\r\n#t\r\n+false\r\n#f\r\n"
                 "+double\r\n,1.5\r\n+text\r\n=7\r\ntxt:abc\r\n"
                 "+set\r\n~2\r\n(123\r\n|0\r\n!7\r\nERR a\r\n\r\n"
-                "+push\r\n>0\r\n"));
+                "+none\r\n~0\r\n"));
 
     assert_non_null(r);
     assert_int_equal(reply_type(r), REPLY_ARRAY);
@@ -54,7 +54,7 @@ static void resp3_becomes_the_same_tree_as_its_resp2_form(void **state)
     assert_true(span_equal(reply_text(reply_at(set, 0)), span_of("123")));
     assert_int_equal(reply_type(reply_at(set, 1)), REPLY_ERROR);
     assert_true(span_equal(reply_text(reply_at(set, 1)), span_of("ERR a  ")));
-    assert_int_equal(reply_count(reply_get(r, "push")), 0);
+    assert_int_equal(reply_count(reply_get(r, "none")), 0);
     assert_null(reply_get(r, "missing"));
     assert_null(reply_get(set, "double"));
     reply_free(r);
