@@ -386,10 +386,22 @@ void driver_say_large(struct driver *d,
     say(c, words, size);
 }
 
+/* What c watches is lost with the connections to the server. */
+static void lose_watches(struct peer *c)
+{
+    for (size_t k = 0; k < c->n_answers; k++) {
+        bool watch = span_is_word(c->asks[k].argv[0], "WATCH");
+        c->identity.watch_failed = c->identity.watch_failed || watch;
+    }
+}
+
 void driver_cut(struct driver *d, enum io_error error)
 {
     for (size_t i = 0; i < d->n_peers; i++) {
         struct peer *p = d->peers[i];
+        if (p->client) {
+            lose_watches(p);
+        }
         if (!p->client && p->open && p->connected) {
             peer_break(d, p, error);
             act(d);

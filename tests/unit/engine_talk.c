@@ -565,6 +565,13 @@ static bool serve_lane(struct driver *d,
 static void serve_exec(struct identity *i, struct bytes *out)
 {
     assert_true(i->multi);
+    if (i->block_failed) {
+        bytes_add_text(out, "-EXECABORT Transaction discarded because of "
+                            "previous errors.\r\n");
+        i->multi = false;
+        i->n_block = 0;
+        return;
+    }
     bytes_printf(out, "*%zu\r\n", i->n_block);
     for (size_t k = 0; k < i->n_block; k++) {
         executed(i->block[k]);
@@ -580,7 +587,12 @@ static void serve_client(struct driver *d,
                          struct bytes *out)
 {
     struct identity *i = &p->identity;
-    if (i->multi && !is_word(a->argv[0], "EXEC")) {
+    bool multi = is_word(a->argv[0], "MULTI");
+    if (i->multi && d->refuse > 0 && !is_word(a->argv[0], "EXEC")) {
+        d->refuse--;
+        i->block_failed = true;
+        bytes_add_text(out, "-LOADING Redis is loading\r\n");
+    } else if (i->multi && !is_word(a->argv[0], "EXEC")) {
         i->block[i->n_block++] = a;
         bytes_add_text(out, "+QUEUED\r\n");
     } else if (is_word(a->argv[0], "EXEC")) {
@@ -591,11 +603,12 @@ static void serve_client(struct driver *d,
     } else if (d->refuse_writes > 0) {
         d->refuse_writes--;
         bytes_add_text(out, "-READONLY You can't write here\r\n");
-    } else if (d->refuse > 0) {
+    } else if (d->refuse > 0 && !multi) {
         d->refuse--;
         bytes_add_text(out, "-LOADING Redis is loading\r\n");
     } else {
-        i->multi = is_word(a->argv[0], "MULTI");
+        i->multi = multi;
+        i->block_failed = false;
         d->knows_script = d->knows_script || is_word(a->argv[0], "EVAL") ||
                           is_word(a->argv[0], "SCRIPT");
         executed(a);

@@ -271,6 +271,52 @@ static void a_transaction_loses_its_lane(struct driver *d)
     driver_pass(d, second_us);
 }
 
+static void a_block_is_replayed(struct driver *d)
+{
+    struct peer *c = driver_client(d);
+    driver_say(d, c, "MULTI");
+    driver_say(d, c, "SET a1 v");
+    driver_run(d);
+    d->mute = true;
+    driver_say(d, c, "SET a2 v");
+    driver_say(d, c, "EXEC");
+    driver_say(d, c, "multi"); /* another word than the first */
+    driver_say(d, c, "INCR a3");
+    driver_say(d, c, "exec");
+    driver_run(d);
+    driver_cut(d, IO_RESET);
+    d->mute = false;
+    driver_pass(d, second_us);
+}
+
+static void a_watch_is_lost(struct driver *d)
+{
+    struct peer *c = driver_client(d);
+    driver_say(d, c, "WATCH w");
+    driver_run(d);
+    driver_cut(d, IO_RESET);
+    driver_pass(d, second_us);
+    driver_say(d, c, "MULTI");
+    driver_say(d, c, "INCR a1");
+    driver_run(d);
+    driver_cut(d, IO_RESET);
+    driver_say(d, c, "EXEC");
+    driver_say(d, c, "GET a2");
+    driver_pass(d, second_us);
+}
+
+static void a_block_is_refused_for_now(struct driver *d)
+{
+    struct peer *c = driver_client(d);
+    driver_say(d, c, "MULTI");
+    driver_say(d, c, "SET a1 v");
+    driver_run(d);
+    d->refuse = 1;
+    driver_say(d, c, "SET a2 v");
+    driver_say(d, c, "EXEC");
+    driver_pass(d, second_us);
+}
+
 static void a_client_subscribes(struct driver *d)
 {
     struct peer *c = driver_client(d);
@@ -845,6 +891,11 @@ int main(void)
         CONVERSATION(a_transaction_runs, NULL),
         CONVERSATION(a_transaction_is_broken_here, NULL),
         CONVERSATION(a_transaction_loses_its_lane, NULL),
+        CONVERSATION(a_transaction_loses_its_lane,
+                     "upstream.block_bytes_max=60"),
+        CONVERSATION(a_block_is_replayed, NULL),
+        CONVERSATION(a_watch_is_lost, NULL),
+        CONVERSATION(a_block_is_refused_for_now, NULL),
         CONVERSATION(a_client_subscribes, NULL),
         CONVERSATION(a_client_subscribes, "listener.subscriptions_max=1"),
         CONVERSATION(a_client_subscribes, "listener.on_pubsub_gap=close"),
