@@ -71,27 +71,30 @@ struct downstream {
     uint16_t last_slot;      /* of its last command with a key; see request */
     uint16_t wrote_server;   /* index of the endpoint of its last write */
     uint16_t watch_slot;     /* of what is watched, if watch_held */
-    uint8_t block;           /* enum block_state */
-    uint8_t caching;         /* enum caching: of its next command */
-    bool asked;           /* a request went elsewhere by ASK: until all that is
+    union {
+        struct {
+            uint8_t block;      /* enum block_state */
+            uint8_t caching;    /* enum caching: of its next command */
+            bool reply_off;     /* CLIENT REPLY OFF */
+            bool reply_skip;    /* CLIENT REPLY SKIP: the next one */
+            bool alone;         /* nothing may follow its request that is out */
+            bool subscribed;    /* RESP2: the server takes few commands */
+            bool large_replies; /* prefers its own lane */
+            bool session_unknown; /* state was changed inside a transaction */
+        };
+        uint64_t uncommon; /* 0: none of these, as nearly always */
+    };
+    bool asked;      /* a request went elsewhere by ASK: until all that is
                              open is answered, nothing follows it */
-    bool multi_owed;      /* MULTI was answered here; the node it goes to will
+    bool multi_owed; /* MULTI was answered here; the node it goes to will
                              be that of the block's first key */
-    bool watching;        /* WATCH was passed on */
-    bool watch_held;      /* and the server has accepted it */
-    bool watch_lost;      /* the connection that watched is lost */
-    bool reply_off;       /* CLIENT REPLY OFF */
-    bool reply_skip;      /* CLIENT REPLY SKIP: the next one */
-    bool ended;           /* sends no more; perhaps it is gone */
-    bool closing;         /* takes no more requests; ends when all is out */
-    bool has_work;        /* is in engine->work */
-    bool doomed;          /* ends before the step does */
-    bool alone;           /* has a request out that nothing may follow until it
-                             is answered, or, TASK_RAW, sent */
-    bool subscribed;      /* RESP2 with subscriptions: the server takes few
-                             commands */
-    bool large_replies;   /* has had a streamed reply: prefers its own lane */
-    bool session_unknown; /* state was changed inside a transaction */
+    bool watching;   /* WATCH was passed on */
+    bool watch_held; /* and the server has accepted it */
+    bool watch_lost; /* the connection that watched is lost */
+    bool ended;      /* sends no more; perhaps it is gone */
+    bool closing;    /* takes no more requests; ends when all is out */
+    bool has_work;   /* is in engine->work */
+    bool doomed;     /* ends before the step does */
 };
 
 /* Create one for the listener, or NULL. Its conn has a name. */

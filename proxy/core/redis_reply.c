@@ -475,6 +475,20 @@ static void tell_block(struct engine *e,
     memory_give(e->memory, copy);
 }
 
+/* r, which succeeded, is more than a command about keys. */
+static void on_uncommon(struct engine *e,
+                        struct upstream *u,
+                        struct request *r,
+                        const struct message *m)
+{
+    if (r->task != TASK_FORWARD) {
+        redis_ledger_reply(e, u, r);
+    }
+    if (r->own_lane) {
+        tell_block(e, u, r, m);
+    }
+}
+
 static void on_message(struct engine *e, struct upstream *u, struct message *m)
 {
     if ((m->type == '>' || u->listens) && pubsub_message(e, u, m)) {
@@ -536,20 +550,18 @@ static void on_message(struct engine *e, struct upstream *u, struct message *m)
                         "the client's writes");
         return;
     }
+    bool script = r->command != NULL && r->command->id >= COMMAND_SCRIPT_CALL;
     if (is_success(m->type)) {
         if (d->n_settling > 0) {
             settle_overtake(e, d, r);
         } else if (d->backoff.failures > 0) {
             backoff_reset(&d->backoff);
         }
-        if (r->command != NULL && r->command->id >= COMMAND_SCRIPT_CALL) {
+        if (script) {
             redis_script_accepted(e, u, r);
         }
-        if (r->task != TASK_FORWARD) {
-            redis_ledger_reply(e, u, r);
-        }
-        if (r->own_lane) {
-            tell_block(e, u, r, m);
+        if (r->uncommon != 0) {
+            on_uncommon(e, u, r, m);
         }
     } else {
         if (on_error(e, u, r, m)) {

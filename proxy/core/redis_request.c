@@ -648,8 +648,25 @@ static bool is_known_now(struct engine *e,
     return false;
 }
 
+/* A command about keys, of a client of one server about which there is nothing
+ * to be minded: nearly all are. */
+static bool is_common(const struct downstream *d, const struct request *r)
+{
+    const struct command *c = r->command;
+    return c != NULL && c->id == COMMAND_OTHER &&
+           !(c->flags & (COMMAND_PRIVATE | COMMAND_BLOCKING)) &&
+           d->uncommon == 0 && d->lane == NULL && d->shared != NULL &&
+           !r->judged && r->uncommon == 0 && cluster_of(d)->topology == NULL &&
+           d->listener->config->auth != AUTH_OWN;
+}
+
 bool redis_dispatch(struct engine *e, struct downstream *d, struct request *r)
 {
+    if (is_common(d, r)) {
+        r->judged = true;
+        redis_submit(e, d, r);
+        return true;
+    }
     if (r->command != NULL) {
         return dispatch(e, d, r, r->judged);
     }

@@ -87,26 +87,33 @@ struct request {
     uint32_t pieces_more;      /* replies that come besides one */
     uint16_t slot;             /* 1 + that of its first key (cluster), or one of
                              the names below */
-    uint16_t node;       /* index of the endpoint it is redirected to; 0: by
+    uint16_t node;     /* index of the endpoint it is redirected to; 0: by
                              its slot */
-    uint16_t server;     /* index of the endpoint it was last given to */
-    uint8_t hops;        /* redirects in a row */
-    uint32_t replays;    /* after AMBIGUOUS, so far */
-    uint32_t attempts;   /* times it was sent */
+    uint16_t server;   /* index of the endpoint it was last given to */
+    uint8_t hops;      /* redirects in a row */
+    uint32_t replays;  /* after AMBIGUOUS, so far */
+    uint32_t attempts; /* times it was sent */
+    union {
+        struct {
+            uint8_t task;     /* enum request_task */
+            uint8_t caching;  /* enum caching: was said in front of it */
+            bool asking;      /* ASKING goes before it */
+            bool load_script; /* SCRIPT LOAD goes before it */
+            bool own_lane;    /* goes over its client's own lane */
+            bool in_block;    /* between MULTI and EXEC, these included */
+            bool watches;     /* a WATCH outside of a block */
+            bool streaming;   /* too large to be kept: sent as it arrives */
+        };
+        uint64_t uncommon; /* 0: none of these, as nearly always */
+    };
     uint8_t state;       /* enum request_state */
-    uint8_t task;        /* enum request_task */
     uint8_t step;        /* TASK_HANDSHAKE: which */
-    uint8_t caching;     /* enum caching: was said in front of it */
     uint8_t block_class; /* EXEC, once in doubt: 1 + the strongest class of
                             its block */
     bool fragment;       /* of another request, which waits behind it */
-    bool own_lane;       /* goes over its client's own lane */
     bool by_subscriber;  /* a cluster: over one for its subscriptions */
     bool from_replica;   /* a replica may answer it */
     bool avoid_replica;  /* one has refused it */
-    bool asking;         /* ASKING goes before it */
-    bool load_script;    /* SCRIPT LOAD goes before it: its server had lost the
-                            script */
     bool mended;         /* SETTLING, BACKOFF: what it was refused for needs no
                             waiting */
     bool aside;          /* goes over a lane that carries no scripts */
@@ -118,13 +125,10 @@ struct request {
     bool owed;           /* a MULTI that its client has had the answer to */
     bool ends_block;     /* its EXEC or DISCARD */
     bool refused_block;  /* a MULTI that was given up */
-    bool in_block;       /* between MULTI and EXEC, these included */
     bool judged;         /* its way was chosen; only READY ones come back */
-    bool watches;        /* a WATCH outside of a block */
     bool first_watch;    /* a WATCH before which nothing was watched */
     bool watched;        /* MULTI, EXEC: keys were watched when it was passed
                            on */
-    bool streaming;      /* larger than replay_bytes_max: sent as it arrives */
     bool incomplete;     /* streaming, and its end has not arrived */
     bool write_replay;   /* waits for the fence of its lane */
     bool has_error;      /* reply holds the server's refusal */

@@ -135,23 +135,38 @@ static bool keep_apart(struct engine *e, struct upstream *u, struct request *r)
     return true;
 }
 
+/* False: r has been answered. */
+static bool may_be_sent(struct engine *e, struct upstream *u, struct request *r)
+{
+    if ((r->in_block || r->watches || u->in_multi || u->in_watch) &&
+        !keep_apart(e, u, r)) {
+        return false;
+    }
+    return r->blocking == NULL || blocking_prepare(e, u, r);
+}
+
+/* What redial itself has to say in front of r. False: no memory. */
+static bool say_in_front(struct engine *e,
+                         struct upstream *u,
+                         struct request *r)
+{
+    bool script = r->command != NULL && r->command->id >= COMMAND_SCRIPT_CALL;
+    bool caching = r->caching != CACHING_NONE || r->task == TASK_CACHING;
+    return (!script || redis_script_send(e, u, r)) &&
+           (!caching || tracking_prepare(e, u, r)) &&
+           (!r->asking || say_before(e, u, "*1\r\n$6\r\nASKING\r\n"));
+}
+
 void upstream_send(struct engine *e, struct upstream *u, struct request *r)
 {
     struct cluster *c = u->endpoint->cluster;
-    bool script = r->command != NULL && r->command->id >= COMMAND_SCRIPT_CALL;
-    if ((r->in_block || r->watches || u->in_multi || u->in_watch) &&
-        !keep_apart(e, u, r)) {
+    const struct command *command = r->command;
+    bool script = command != NULL && command->id >= COMMAND_SCRIPT_CALL;
+    bool common = r->uncommon == 0 && u->owner == NULL && !script;
+    if (!common && !may_be_sent(e, u, r)) {
         return;
     }
-    if (r->blocking != NULL && !blocking_prepare(e, u, r)) {
-        return;
-    }
-    bool caching = r->caching != CACHING_NONE || r->task == TASK_CACHING;
-    if ((script && !redis_script_send(e, u, r)) ||
-        (caching && !tracking_prepare(e, u, r)) ||
-        (r->asking && !upstream_send_own(e, u, TASK_ASIDE, 0,
-                                         span_of("*1\r\n$6\r\nASKING\r\n"))) ||
-        !push_bytes(e, u, r)) {
+    if ((!common && !say_in_front(e, u, r)) || !push_bytes(e, u, r)) {
         u->in_multi = u->in_multi || r->in_block; /* it was not sent */
         e->stats.limit_memory++;
         request_give_up(e, r, c, OUTCOME_NOT_SENT, GIVE_UP_POLICY,
@@ -162,7 +177,7 @@ void upstream_send(struct engine *e, struct upstream *u, struct request *r)
         sent_raw(e, u, r);
         return;
     }
-    if (r->command == NULL || (r->command->flags & COMMAND_WRITES) != 0) {
+    if (command == NULL || (command->flags & COMMAND_WRITES) != 0) {
         note_write(e, u, r->downstream);
     }
     if (r->attempts == 0) {
