@@ -538,7 +538,9 @@ static void check_ping(struct engine *e, struct upstream *u)
         return;
     }
     uint64_t due_us = u->active_us + config->ping_idle_us;
-    if (e->now_us >= due_us && list_empty(&u->in_flight) && !u->raw) {
+    /* Inside of a transaction it would be queued, and be a part of it. */
+    bool can_ask = list_empty(&u->in_flight) && !u->raw && !u->in_multi;
+    if (e->now_us >= due_us && can_ask) {
         if (upstream_send_own(e, u, TASK_PING, 0,
                               span_of("*1\r\n$4\r\nPING\r\n"))) {
             u->ping_sent = true;
