@@ -369,6 +369,13 @@ static void on_sentinel_push(struct engine *e,
     chain_clear(e->memory, &u->partial);
 }
 
+/* u is being reset, and what the server has said until then was meant for the
+ * client that had it before. */
+static bool is_of_the_client_before(const struct upstream *u)
+{
+    return u->state == UPSTREAM_HANDSHAKE && !u->establishing;
+}
+
 static void on_push(struct engine *e, struct upstream *u, struct message *m)
 {
     const struct downstream *d = u->owner;
@@ -376,7 +383,7 @@ static void on_push(struct engine *e, struct upstream *u, struct message *m)
         on_sentinel_push(e, u, m);
         return;
     }
-    if (d == NULL) {
+    if (d == NULL || is_of_the_client_before(u)) {
         u->endpoint->cluster->stats.pushes_dropped++;
         chain_clear(e->memory, &u->partial);
         return;
@@ -491,7 +498,8 @@ static void on_uncommon(struct engine *e,
 
 static void on_message(struct engine *e, struct upstream *u, struct message *m)
 {
-    if ((m->type == '>' || u->listens) && pubsub_message(e, u, m)) {
+    bool heard = (m->type == '>' || u->listens) && !is_of_the_client_before(u);
+    if (heard && pubsub_message(e, u, m)) {
         return;
     }
     if (m->type == '>') {
