@@ -156,7 +156,8 @@ static bool carries_requests(const struct upstream *u)
 bool redis_follow(struct engine *e, struct downstream *d, struct request *r)
 {
     const struct cluster *c = cluster_of(d);
-    if (c->slots == NULL || !r->own_lane || r->in_block) {
+    bool stays = c->slots == NULL || r->in_block;
+    if (!r->own_lane || (d->lane != NULL && stays)) {
         return true;
     }
     if (r->first_watch) {

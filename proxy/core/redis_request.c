@@ -597,6 +597,9 @@ static bool dispatch(struct engine *e,
     if (c->topology != NULL && !may_go(c, d, r)) {
         return false;
     }
+    if (judged && r->own_lane && d->lane == NULL && d->n_open > 0) {
+        return false; /* it will have another lane, and overtakes nothing */
+    }
     if (judged) {
         bool whole = !r->in_block && !r->fragment && r->gather == NULL &&
                      r->command != NULL && asks_several(d, r->command);
