@@ -475,6 +475,10 @@ static void on_line(struct engine *e, struct upstream *u, struct span reply)
     if (reply.data[0] != '-') {
         return;
     }
+    if (is_temporary(redis_error_parse(reply).kind)) {
+        fail(e, u, reply);
+        return;
+    }
     u->endpoint->cluster->stats.ledger_refused++;
     downstream_close(e, u->owner,
                      "its server connection was lost with state that the "
