@@ -96,7 +96,9 @@ static enum lane_answer take_lane(struct engine *e,
     if (d->ledger != NULL && d->ledger->wait_until_us != 0) {
         lane_pool_leave(e, d);
         d->ledger->wait_until_us = 0;
-        d->served_us = e->now_us; /* that wait had a limit of its own */
+        if (r->blocking != NULL) {
+            d->served_us = e->now_us; /* that wait had its own limit */
+        }
     }
     if (u == NULL) {
         e->stats.limit_memory++;
