@@ -248,8 +248,9 @@ void upstream_up(struct engine *e, struct upstream *u)
     if (!upstream_is_needed(e, u) && !upstream_stays_spare(e, u)) {
         upstream_wake_at(e, u, e->now_us + STEADY_US);
     }
-    if (u->endpoint->role == NODE_REPLICA && c->slots != NULL) {
-        upstream_read_only(e, u);
+    if (u->endpoint->role == NODE_REPLICA && c->slots != NULL &&
+        u->set != NULL) {
+        upstream_read_only(e, u); /* inside of a block it would be queued */
     }
     if (u->owner != NULL) {
         subscriber_up(e, u);

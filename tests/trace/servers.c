@@ -435,10 +435,12 @@ static enum owed command_owes(const struct servers *all,
         return OWED_REPLICATION;
     }
     if (model_arg_is(c, 0, "RESET") && c->argc == 1) {
-        p->greeted = false; /* another handshake follows */
+        p->greeted = p->in_multi = false; /* another handshake follows */
         return OWED_RESET;
     }
-    if (model_arg_is(c, 0, "READONLY")) {
+    bool ends = model_arg_is(c, 0, "EXEC") || model_arg_is(c, 0, "DISCARD");
+    p->in_multi = model_arg_is(c, 0, "MULTI") || (p->in_multi && !ends);
+    if (model_arg_is(c, 0, "READONLY") && !p->in_multi) {
         return OWED_OK; /* to a replica; the client's own ends at redial */
     }
     return p->greeted ? OWED_DATA : handshake_owes(all, p, c);

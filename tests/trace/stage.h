@@ -28,9 +28,10 @@ struct player {
     struct grpc_peer *peer; /* owned: it speaks HTTP/2; else NULL */
 
     /* Of a connection to a scripted server: */
-    bool up;                /* the handshake's PING was answered */
-    bool greeted;           /* it has come */
-    int resp;               /* as HELLO said */
+    bool up;       /* the handshake's PING was answered */
+    bool greeted;  /* it has come */
+    bool in_multi; /* MULTI was the last to be said of MULTI, EXEC, DISCARD */
+    int resp;      /* as HELLO said */
     struct bytes unread;    /* written by the engine, not yet looked at */
     uint8_t owed[OWED_MAX]; /* enum owed, in order, n_owed */
     size_t n_owed;
