@@ -240,6 +240,17 @@ def test_monitor_goes_on(redis, connect):
 
 # Transactions
 
+def test_a_block_goes_on_after_a_restart(redis, connect):
+    """What was queued is queued again: the client sees nothing of it."""
+    client = connect()
+    assert client.call("MULTI") == b"OK"
+    assert client.call("INCR", "n") == b"QUEUED"
+    kill_and_restart(redis)
+    assert client.call("INCR", "n") == b"QUEUED"
+    kill_and_restart(redis)
+    assert client.call("EXEC") == [1, 2]
+
+
 def test_a_watch_that_was_lost(redis, connect):
     client = connect()
     assert client.call("WATCH", "k") == b"OK"

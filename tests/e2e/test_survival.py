@@ -8,17 +8,24 @@ import survival
 pytestmark = pytest.mark.needs_redial
 SHORT = {
     "blpop-kill": 8,
+    "cas-kill": 8,
     "pubsub-kill": 8,
     "cas-stop": 6,
     "pubsub-stop": 6,
+    "cluster-cas-migrate": 8,
     "cluster-blpop-migrate": 8,
 }
 LONG = {
+    "cas-stop-timeout": 12,
     "blpop-stop": 10,
     "blpop-stop-timeout": 12,
     "pubsub-stop-timeout": 12,
+    "sentinel-cas-kill": 16,
     "sentinel-blpop-kill": 16,
     "sentinel-pubsub-kill": 16,
+    "cluster-cas-kill": 20,
+    "cluster-cas-failover": 12,
+    "cluster-cas-stop": 16,
     "cluster-blpop-failover": 12,
     "cluster-blpop-stop": 16,
     "cluster-blpop-kill": 20,
