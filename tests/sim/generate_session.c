@@ -44,7 +44,10 @@ static void draft_hello(struct world *w, struct client *c, struct draft *d)
 {
     uint8_t resp = (uint8_t)pick(w, 2, 3);
     bool known = chance(w, 9, 10);
-    if (c->future.tracking) {
+    bool hears = w->cluster != NULL &&
+                 (c->will_subs[SUB_CHANNEL] | c->will_subs[SUB_PATTERN] |
+                  c->will_subs[SUB_SHARD]) != 0;
+    if (c->future.tracking || hears) {
         resp = 3; /* with RESP2 it would be told nothing any more */
     }
     draft_word(d, "HELLO");

@@ -10,6 +10,7 @@ enum {
     REQUESTS_DEFAULT = 1000,
     FAILURES_SHOWN = 5,
     CLUSTER_EVERY = 3,     /* every third seed is a cluster */
+    STATEFUL_EVERY = 2,    /* two seeds with --stateful, two without */
     GRPC_EVERY = 4,        /* every fourth one is gRPC, whatever else it is */
     GRPC_ENOUGH = 300,     /* to demand that every outcome happened */
     UNASKED_RARE = 20,     /* one of so many ASK */
@@ -21,7 +22,8 @@ struct arguments {
     uint64_t requests;
     uint64_t total; /* stop after so many requests; 0: after the last seed */
     uint32_t faults, habits;
-    bool trace, quiet, twice, stateful;
+    bool trace, quiet, twice;
+    bool stateful, plain; /* every seed, no seed; else every second one */
     enum {
         SINGLES, /* the default until the core keeps I5 in a cluster */
         CLUSTERS,
@@ -37,7 +39,7 @@ static void usage(void)
         "usage: sim [--seeds COUNT | --seeds FROM-TO | --seed N] "
         "[--requests N] [--total N]\n"
         "           [--faults NAME,NAME...|none] [--habits NAME,...] [--trace] "
-        "[--quiet] [--twice] [--stateful] [--single | --cluster | "
+        "[--quiet] [--twice] [--stateful | --plain] [--single | --cluster | "
         "--grpc | --mixed]\n"
         "faults:");
     for (int i = 0; i < FAULT_COUNT; i++) {
@@ -114,6 +116,9 @@ static bool arguments_read(int argc, char **argv, struct arguments *a)
             continue;
         } else if (strcmp(argv[i], "--stateful") == 0) {
             a->stateful = true;
+            continue;
+        } else if (strcmp(argv[i], "--plain") == 0) {
+            a->plain = true;
             continue;
         } else if (strcmp(argv[i], "--quiet") == 0) {
             a->quiet = true;
@@ -394,7 +399,8 @@ static bool seed_run(const struct arguments *a,
         .faults = a->faults,
         .habits = a->habits,
         .trace = a->trace,
-        .stateful = a->stateful && !grpc,
+        .stateful = !grpc && !a->plain &&
+                    (a->stateful || seed / STATEFUL_EVERY % 2 == 0),
         .grpc = grpc,
         .cluster = !grpc && (a->kind == CLUSTERS ||
                              (mixed && seed % CLUSTER_EVERY == 0)),
