@@ -459,6 +459,9 @@ static uint64_t may_be_tried_us(const struct world *w,
         return deadline_us;
     }
     uint64_t own_us = r->wait_us == 0 ? UINT64_MAX / 4 : r->wait_us;
+    if (w->upstream->private_lanes_max < w->settings.clients) {
+        return own_us + deadline_us;
+    }
     return own_us > deadline_us ? own_us : deadline_us;
 }
 
