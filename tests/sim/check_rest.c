@@ -109,7 +109,8 @@ static void check_session(struct world *w, const struct session *s)
                              "that is gone");
         }
     }
-    for (unsigned i = 0; i < s->n_watched; i++) {
+    bool room = w->upstream->held_requests_max >= 1000; /* history_block.c */
+    for (unsigned i = 0; i < s->n_watched && room; i++) {
         uint32_t request = s->watched[i].request;
         const struct client *c =
             request == NO_REQUEST
