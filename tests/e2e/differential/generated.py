@@ -107,6 +107,7 @@ class Author:
 
     def __init__(self, seed):
         self.dice = random.Random(seed)
+        self.blocked = None  # the connection that may be blocked
 
     def word(self, letter):
         dice = self.dice
@@ -128,14 +129,31 @@ class Author:
             return letter.strip('"').replace("_", " ", 1).encode()
         return letter.encode()
 
-    def command(self, mood):
+    def command(self, mood, conn, in_block):
+        """in_block: the connections that have said MULTI. What redial refuses
+        there is not said (docs/differential.md)."""
         name = self.dice.choices(list(mood), list(mood.values()))[0]
-        return [self.word(w) for w in self.dice.choice(TABLES[name])]
+        form = self.dice.choice(TABLES[name])
+        if conn in in_block and (form[0].endswith("SUBSCRIBE")
+                                 or form[:2] == ["CLIENT", "REPLY"]):
+            form = ["EXEC"]
+        if form in TABLES["blocking"]:
+            # Of two blocked clients that a moment frees, either may go first.
+            if self.blocked not in (None, conn):
+                form = ["PING"]
+            else:
+                self.blocked = conn
+        if form[0] == "MULTI":
+            in_block.add(conn)
+        elif form[0] in ("EXEC", "DISCARD", "RESET"):
+            in_block.discard(conn)
+        return [self.word(w) for w in form]
 
     def scene(self, number, mood, length):
         dice = self.dice
         scene = Scene(f"random/{number}")
-        conns = ["a", "b", "c"][:dice.choice((1, 2, 2, 3))]
+        self.blocked = None
+        conns, in_block = ["a", "b", "c"][:dice.choice((1, 2, 2, 3))], set()
         while length > 0:
             conn, where = dice.choice(conns), f"random:{number}"
             chance = dice.random()
@@ -144,12 +162,16 @@ class Author:
                                         seconds=dice.choice((0.5, 2, 60))))
             elif chance < 0.03:
                 scene.steps.append(Step(where, conn, "close"))
+                in_block.discard(conn)
             else:
                 # Broadcast invalidations come between the replies of a
                 # pipeline wherever the server's loop makes a turn.
-                count = 1 if "tracking" in mood \
+                # So do requests behind a blocked one and those that free it.
+                alone = "tracking" in mood or self.blocked not in (None, conn)
+                count = 1 if alone \
                     else dice.choice((1, 1, 1, 1, 1, 2, 3, 8))
-                commands = [self.command(mood) for _ in range(count)]
+                commands = [self.command(mood, conn, in_block)
+                            for _ in range(count)]
                 cut = dice.choice((0, 0, 0, 0, 1, 3, 7, 20))
                 scene.steps.append(Step(where, conn, "send", commands, cut))
                 length -= count

@@ -244,11 +244,12 @@ class DirectSide(Side):
         request it takes only a part in one turn. A command that does not
         exist is answered also by a server that is busy or paused, and leaves
         no trace in MONITOR and SLOWLOG."""
-        while True:
+        quiet = 0
+        while quiet < (2 if large else 1):
             for _ in range(2):
                 self.control.call("NOSUCHCOMMAND")
-            if not self.drain() and not (large and self._unread()):
-                return
+            busy = self.drain() or (large and self._unread())
+            quiet = 0 if busy else quiet + 1
 
     def _unread(self):
         """Whether bytes of clients wait in the server's sockets, or in front

@@ -22,20 +22,13 @@ NOT_PLAYED = {
     "restore-asking", "sync", "slaveof", "module|loadex", "pfdebug",
     "pfselftest", "config|rewrite", "acl|save", "acl|load", "debug",
 }
-# Scenes that still differ.
-PENDING = {
-    "connection/reply", "multi/session-inside", "multi/pubsub-inside",
-    "pubsub/pushes-between-replies",
-}
-# The random streams that are played here: of the others something is left.
-PLAYED_MOODS = ("data",)
 
 CELLS = [(resp, lanes) for resp in (2, 3) for lanes in run.LANES]
 
 
 @pytest.fixture(scope="module")
 def stream():
-    return [s for s in scenes.recorded() if s.name not in PENDING]
+    return scenes.recorded()
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +74,7 @@ def test_two_servers_agree(player):
 @pytest.mark.needs_redial
 @pytest.mark.parametrize("resp,lanes", CELLS)
 def test_a_random_stream(figure, resp, lanes):
-    with run.Run(generated.scenes(1, 600, PLAYED_MOODS)) as one:
+    with run.Run(generated.scenes(seed=1, commands=700)) as one:
         cell = one.cell(resp, lanes)
     figure(cell.text())
     assert not cell.differences, "\n".join(
