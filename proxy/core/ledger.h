@@ -44,6 +44,7 @@ struct ledger {
     uint64_t told_id;          /* what CLIENT ID has answered last */
     uint64_t redirect_id;      /* what REDIRECT says at the server */
     conn_id redirect_to;       /* whose that is; 0: not known here */
+    conn_id aims_at;           /* the same of the last CLIENT TRACKING */
     conn_id caching_conn;      /* where CLIENT CACHING was the last command */
     uint32_t lines_bytes;      /* of all lines */
     struct ledger_line *lines; /* owned */

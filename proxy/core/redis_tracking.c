@@ -106,25 +106,49 @@ static bool write_id(struct engine *e, struct request *r, uint64_t id)
     return done;
 }
 
-bool tracking_aim(struct engine *e, struct downstream *d, struct request *r)
+/* Let r, which redirects to `to`, say the id that one has now. False: r has been
+ * answered. */
+static bool aim_at(struct engine *e,
+                   struct downstream *d,
+                   struct request *r,
+                   const struct downstream *to)
 {
-    uint64_t id = redirect_id(e, r);
-    struct downstream *to =
-        id != 0 ? find_by_id(e, d->listener->cluster, id) : NULL;
-    if (to == NULL || id_now(to) == id) {
-        return true;
-    }
-    if (id_now(to) == 0) {
+    uint64_t now = to != NULL ? id_now(to) : 0;
+    if (now == 0) {
         downstream_answer_text(
             e, r, "-ERR The client ID you want redirect to does not exist\r\n");
         return false;
     }
-    if (!write_id(e, r, id_now(to))) {
+    if (redirect_id(e, r) != now && !write_id(e, r, now)) {
         e->stats.limit_memory++;
         redis_refuse(e, d, r, "out of memory");
         return false;
     }
     return true;
+}
+
+bool tracking_aim(struct engine *e, struct downstream *d, struct request *r)
+{
+    struct ledger *l = ledger_get(e, d);
+    uint64_t id = redirect_id(e, r);
+    struct downstream *to =
+        id != 0 ? find_by_id(e, d->listener->cluster, id) : NULL;
+    if (l == NULL) {
+        redis_refuse(e, d, r, "out of memory");
+        return false;
+    }
+    l->aims_at = to != NULL ? to->conn.id : 0;
+    return to == NULL || aim_at(e, d, r, to);
+}
+
+bool tracking_send(struct engine *e, struct request *r)
+{
+    struct downstream *d = r->downstream;
+    conn_id aims_at = d->ledger != NULL ? d->ledger->aims_at : 0;
+    if (r->attempts == 0 || aims_at == 0 || redirect_id(e, r) == 0) {
+        return true;
+    }
+    return aim_at(e, d, r, client_of(e, aims_at));
 }
 
 void tracking_accepted(struct engine *e,
@@ -135,10 +159,14 @@ void tracking_accepted(struct engine *e,
     uint64_t id = redirect_id(e, r);
     struct downstream *to =
         id != 0 ? find_by_id(e, d->listener->cluster, id) : NULL;
+    if (to == NULL && id != 0) {
+        to = client_of(e, l->aims_at); /* it has been lost just now */
+    }
+    l->aims_at = 0;
     l->redirects = id != 0;
     l->redirect_id = id;
     l->redirect_to = to != NULL ? to->conn.id : 0;
-    if (to != NULL) {
+    if (to != NULL && to->ledger != NULL) {
         to->ledger->is_told_for = true;
     }
 }

@@ -22,6 +22,9 @@ enum caching {
 /* r is a CLIENT TRACKING: let REDIRECT say the id that the other client's
  * connection has now. False: r has been answered. */
 bool tracking_aim(struct engine *e, struct downstream *d, struct request *r);
+/* r, such a command, is about to be sent: if it was lost before, that id may be
+ * another one by now. False: r has been answered. */
+bool tracking_send(struct engine *e, struct request *r);
 
 /* r, a CLIENT TRACKING of d, was accepted; it is in the ledger. */
 void tracking_accepted(struct engine *e,

@@ -142,6 +142,9 @@ static bool may_be_sent(struct engine *e, struct upstream *u, struct request *r)
         !keep_apart(e, u, r)) {
         return false;
     }
+    if (r->task == TASK_LINE && !tracking_send(e, r)) {
+        return false;
+    }
     return r->blocking == NULL || blocking_prepare(e, u, r);
 }
 
