@@ -156,8 +156,17 @@ kind=--stateful
 mutant 'a wait begins anew elsewhere' redis_blocking.c \
     's/uint64_t end_us = b->since_us + b->timeout_us;/uint64_t end_us = e->now_us + b->timeout_us;/'
 mutant 'who leaves while it waits keeps its lane' downstream.c \
-    's/if (raw || is_blocked(d)) {/if (raw) {/'
-mutant 'a lost WATCH forgotten' settle.c 's/d->watch_lost = true;/;/'
+    's/ || is_blocked(d)) {/) {/'
+mutant 'a lost WATCH forgotten' redis_transaction.c \
+    's/bool null = d->watch_lost;/bool null = false;/;s/if (is_exec \&\& d->watch_lost \&\& !redis_block_abort(e, r)) {/if (false) {/'
 mutant 'a lane given on as it is' lane_pool.c 's/^    if (u->dirty) {/    if (false) {/'
+mutant 'a block begun again without its first command' redis_block.c \
+    's/for (uint32_t i = 0; kept \&\& i < log->n; i++) {/for (uint32_t i = 1; kept \&\& i < log->n; i++) {/'
+mutant 'not subscribed again' redis_pubsub.c \
+    's/^    if (!carries(s, u)) {/    if (true) {/'
+mutant 'pushes dropped' redis_reply.c \
+    's/^        on_push(e, u, m);/        chain_clear(e->memory, \&u->partial);/'
+mutant 'caches not flushed' redis_tracking.c \
+    's/^            flush(e, d);/            (void)d;/'
 echo "$missed mutants not found"
 exit $((missed > 0))
