@@ -7,6 +7,7 @@
 #include "proxy/core/buf.h"
 
 struct engine;
+struct request;
 struct upstream;
 
 /* What was kept of it before is in the lane's partial; this is the rest, a part
@@ -34,6 +35,19 @@ bool message_whole(struct engine *e,
                    const struct message *m,
                    struct span *whole,
                    void **copy);
+
+/* redis_reply.c: it becomes r->reply. False: no memory. */
+bool message_keep(struct engine *e,
+                  struct upstream *u,
+                  struct request *r,
+                  const struct message *m);
+
+/* redis_error_reply.c: m, the answer to r, is an error. Returns true when it is
+ * dealt with; else it is an answer like any other. */
+bool redis_error_reply(struct engine *e,
+                       struct upstream *u,
+                       struct request *r,
+                       const struct message *m);
 
 /* redis_push.c: what a server says unasked goes to the client whose own lane u
  * is, behind the replies that are due. Takes what the lane has kept of it. */

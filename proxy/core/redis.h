@@ -118,7 +118,7 @@ void redis_block_session(struct engine *e,
                          struct downstream *d,
                          struct span reply);
 
-/* redis_reply.c: the name that retry_on_error has for it, as RETRY_ERROR_...; 0:
+/* redis_error_reply.c: the name that retry_on_error has for it, as RETRY_ERROR_...; 0:
  * none. */
 unsigned redis_retry_error_of(enum redis_error_kind kind);
 
