@@ -88,6 +88,7 @@ class ClusterServer(DeterminedServer):
         self.clock.advance(10)  # a node takes its time before it serves
         wait_until(lambda: b"cluster_state:ok" in
                    self.call("CLUSTER", "INFO"), "the cluster to be ok")
+        self.clock.set(BEGIN_US)
         return self
 
 
