@@ -74,6 +74,7 @@ struct client {
     unsigned confirmed; /* channels of the request that is being confirmed */
     struct news *due;   /* owned: messages that must come, in their order */
     size_t n_due, due_cap, due_at;
+    bool was_reset; /* what came meanwhile may be lost */
     struct cached cached[CACHED_MAX];
     uint64_t served_us;        /* when its server last served it */
     bool scanning, scan_waits; /* a walk with SCAN; a reply is under way */

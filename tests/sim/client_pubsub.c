@@ -78,6 +78,10 @@ static void on_message(struct world *w,
                       c->id, (int)name.len, (const char *)name.data);
         return;
     }
+    while (c->was_reset && c->due_at + 1 < c->n_due &&
+           c->due[c->due_at].hash != hash_bytes(0, message.data, message.len)) {
+        c->due_at++; /* of the connection before RESET */
+    }
     if (c->due_at == c->n_due ||
         c->due[c->due_at].hash != hash_bytes(0, message.data, message.len)) {
         world_violate(w,
@@ -287,6 +291,6 @@ bool client_confirmed(struct world *w,
 void client_unsubscribed(struct client *c)
 {
     memset(c->subs, 0, sizeof c->subs);
-    c->due_at = c->n_due;
+    c->was_reset = true;
     forget_key(c, (struct span){ 0 });
 }
