@@ -313,6 +313,9 @@ static void go_on(struct engine *e, struct downstream *d)
     if (d->undispatched != NULL && !d->doomed) {
         downstream_dispatch(e, d);
     }
+    if (d->ledger != NULL) {
+        lane_pool_pass_on(e, d);
+    }
     flush(e, d);
     if (d->n_stalled > 0) {
         resume_head(e, d);

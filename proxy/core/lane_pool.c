@@ -191,6 +191,15 @@ void lane_pool_leave(struct engine *e, struct downstream *d)
     }
 }
 
+void lane_pool_pass_on(struct engine *e, struct downstream *d)
+{
+    struct ledger *l = d->ledger;
+    if (l->woken || (l->waits && d->undispatched == NULL)) {
+        lane_pool_leave(e, d);
+        l->wait_until_us = 0;
+    }
+}
+
 void lane_pool_wake(struct engine *e, struct cluster *c)
 {
     if (c->n_lane_waiters == 0 || !lane_pool_has_room(c)) {

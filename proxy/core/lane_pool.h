@@ -34,6 +34,10 @@ bool lane_pool_wait(struct engine *e, struct downstream *d, uint64_t until_us);
 /* d waits no more. */
 void lane_pool_leave(struct engine *e, struct downstream *d);
 
+/* d, which has a ledger, has had its turn: if it needed none, or needs to wait no
+ * more, it is the next one's. */
+void lane_pool_pass_on(struct engine *e, struct downstream *d);
+
 /* A private lane has ended or become spare: the next one who waits can go on. */
 void lane_pool_wake(struct engine *e, struct cluster *c);
 
