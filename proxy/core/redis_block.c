@@ -211,7 +211,9 @@ static void note(struct engine *e, struct request *r, bool queued)
 {
     struct downstream *d = r->downstream;
     struct block_log *log = log_of(d);
-    if (log == NULL) {
+    if (log == NULL) { /* there was no memory for it */
+        d->session_unknown =
+            d->session_unknown || (queued && is_about_session(r));
         return;
     }
     if (log->slot == SLOT_NONE && cluster_of(d)->slots != NULL) {

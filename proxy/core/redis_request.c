@@ -309,6 +309,7 @@ static bool dispatch_reset(struct engine *e,
     d->reply_off = false;
     d->subscribed = false;
     d->session_unknown = false;
+    d->caching = CACHING_NONE;
     cluster_of(d)->stats.local_replies++;
     downstream_answer_text(e, r, "+RESET\r\n");
     return true;
