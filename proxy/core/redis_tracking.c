@@ -309,7 +309,8 @@ static void aim_again(struct engine *e, const struct downstream *d)
             u->state != UPSTREAM_UP || !is_tracked(l)) {
             continue;
         }
-        if (from->block != BLOCK_NONE || from->watching) {
+        if (from->block != BLOCK_NONE || from->watching ||
+            from->session_unknown) {
             upstream_lost(e, u,
                           &(struct upstream_loss){
                               .why = "CLIENT TRACKING was redirected to a "
