@@ -359,6 +359,8 @@ class SentinelKill(World):
 
 class _OfCluster(World):
     hung = None  # a node that does not answer
+    # Is who publishes to a shard always at its primary?
+    counts_shards = True
 
     def __enter__(self):
         self.cluster = Cluster(os.path.join(self.folder, "cluster")).start()
@@ -446,6 +448,7 @@ class ClusterKill(_OfCluster):
 
 class ClusterFailover(ClusterKill):
     """CLUSTER FAILOVER of one shard after the other. Nothing dies."""
+    counts_shards = False
     name = "CLUSTER FAILOVER in 3 + 3 nodes"
     every = 4.0
 
@@ -459,6 +462,7 @@ class ClusterFailover(ClusterKill):
 class ClusterStop(ClusterKill):
     """A primary hangs until its replica has taken over, and a little longer;
     then it goes on, and may execute what it had been given before."""
+    counts_shards = False
     name = "SIGSTOP of a primary of 3 + 3 nodes"
 
     def strike(self, shard, old):

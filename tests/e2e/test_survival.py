@@ -13,6 +13,7 @@ SHORT = {
     "cas-stop": 6,
     "pubsub-stop": 6,
     "cluster-cas-migrate": 8,
+    "cluster-pubsub-migrate": 6,
     "cluster-blpop-migrate": 8,
 }
 LONG = {
@@ -28,6 +29,9 @@ LONG = {
     "cluster-cas-stop": 16,
     "cluster-blpop-failover": 12,
     "cluster-blpop-stop": 16,
+    "cluster-pubsub-kill": 18,
+    "cluster-pubsub-failover": 12,
+    "cluster-pubsub-stop": 18,
     "cluster-blpop-kill": 20,
 }
 
@@ -52,3 +56,7 @@ def test_clients_do_not_notice(play, name):
 @pytest.mark.parametrize("name", LONG)
 def test_clients_do_not_notice_in_the_end(play, name):
     play(name, LONG[name])
+
+
+def test_all_scenarios_are_played():
+    assert {*SHORT, *LONG} == set(survival.SCENARIOS)
