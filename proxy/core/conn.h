@@ -26,6 +26,7 @@ struct conn_class {
     void (*bytes)(struct engine *e, struct conn *c, struct slice s); /* owned */
     void (*written)(struct engine *e, struct conn *c, uint64_t count);
     void (*ended)(struct engine *e, struct conn *c);
+    void (*left)(struct engine *e, struct conn *c); /* NULL: not interested */
     void (*closed)(struct engine *e, struct conn *c, int error);
     void (*resolved)(struct engine *e,
                      struct conn *c,

@@ -172,6 +172,14 @@ void downstream_ended(struct engine *e, struct downstream *d)
     downstream_later(e, d);
 }
 
+void downstream_left(struct engine *e, struct downstream *d)
+{
+    d->left = true;
+    if (downstream_listens(d) || is_blocked(d)) {
+        end(e, d, true);
+    }
+}
+
 static bool is_finished(const struct downstream *d)
 {
     return d->closing && d->unwritten == 0 && list_empty(&d->requests);
@@ -620,6 +628,11 @@ static void conn_ended(struct engine *e, struct conn *c)
     downstream_ended(e, downstream_of(c));
 }
 
+static void conn_left(struct engine *e, struct conn *c)
+{
+    downstream_left(e, downstream_of(c));
+}
+
 static void conn_closed(struct engine *e, struct conn *c, int error)
 {
     (void)error;
@@ -650,6 +663,7 @@ const struct conn_class downstream_class = {
     .bytes = conn_bytes,
     .written = conn_written,
     .ended = conn_ended,
+    .left = conn_left,
     .closed = conn_closed,
     .drain = conn_drain,
     .end = conn_end,

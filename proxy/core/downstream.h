@@ -92,6 +92,7 @@ struct downstream {
     bool watch_held; /* and the server has accepted it */
     bool watch_lost; /* the connection that watched is lost */
     bool ended;      /* sends no more; perhaps it is gone */
+    bool left;       /* the same, behind bytes that are not read yet */
     bool closing;    /* takes no more requests; ends when all is out */
     bool has_work;   /* is in engine->work */
     bool doomed;     /* ends before the step does */
@@ -110,6 +111,10 @@ enum {
  * was sent is answered; what could not be sent in END_GRACE_US is dropped, and
  * nothing is replayed, for it looks the same when a client has died. */
 void downstream_ended(struct engine *e, struct downstream *d);
+
+/* Its end was seen while it is not read (EVENT_LEFT). Nothing may wait, or be
+ * taken, for it any more; what else it has asked for is done. */
+void downstream_left(struct engine *e, struct downstream *d);
 void downstream_closed(struct engine *e, struct downstream *d);
 void downstream_timeout(struct engine *e, struct downstream *d);
 

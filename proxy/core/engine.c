@@ -319,6 +319,8 @@ static void on_change(struct engine *e, const struct event *event)
         class->connected(e, c, event->error);
     } else if (event->type == EVENT_ENDED) {
         class->ended(e, c);
+    } else if (event->type == EVENT_LEFT && class->left != NULL) {
+        class->left(e, c);
     } else if (event->type == EVENT_CLOSED) {
         class->closed(e, c, event->error);
     }
@@ -399,6 +401,7 @@ void engine_step(struct engine *e, const struct event *event)
     case EVENT_RESOLVED:
     case EVENT_CONNECTED:
     case EVENT_ENDED:
+    case EVENT_LEFT:
     case EVENT_CLOSED: on_change(e, event); break;
     case EVENT_TIMEOUT: run_timers(e); break;
     case EVENT_CONFIG: break; /* a configuration lasts as long as the engine */

@@ -28,6 +28,9 @@ enum event_type {
     EVENT_WRITTEN,   /* conn: count more bytes were taken by the kernel */
     EVENT_ENDED,     /* conn: the peer sends no more (FIN), but may still read;
                         the core will ask for ACTION_CLOSE */
+    EVENT_LEFT,      /* conn, a client that is paused: the same, seen although
+                        nothing is read; bytes may be left in front of that,
+                        and EVENT_ENDED follows when they have been read */
     EVENT_CLOSED,    /* conn: gone; error says why, 0 for end of stream */
     EVENT_TIMEOUT,   /* engine_deadline() has passed */
     EVENT_CONFIG,    /* a new, already validated config */

@@ -162,7 +162,7 @@ bool redis_blocking(struct engine *e, struct downstream *d, struct request *r)
         redis_submit(e, d, r);
         return true;
     }
-    if (d->ended) {
+    if (d->ended || d->left) {
         return end_client(e, d);
     }
     enum lane_answer lane = redis_want_private(e, d, r);
@@ -473,7 +473,7 @@ bool blocking_prepare(struct engine *e, struct upstream *u, struct request *r)
 {
     struct downstream *d = r->downstream;
     struct blocking *b = r->blocking;
-    if (d->ended) {
+    if (d->ended || d->left) {
         downstream_close(e, d, NULL);
         return false;
     }

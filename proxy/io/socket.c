@@ -21,8 +21,9 @@ static_assert(sizeof(struct socket) <= 200, "one for each idle client");
 
 static void on_poll(uv_poll_t *poll, int status, int events);
 
-/* Wait for what the socket's state asks for, and nothing else: a paused socket
- * is not watched at all, so that no reset can spin the loop. */
+/* Wait for what the socket's state asks for, and nothing else: no end or reset
+ * that is known may spin the loop. Of a paused client only its end matters: a
+ * command may be waiting at the server for it (redis.md §8). */
 static void socket_watch(struct socket *s)
 {
     unsigned want = 0;
@@ -31,6 +32,9 @@ static void socket_watch(struct socket *s)
     }
     if (!s->connecting && !s->paused && !s->starved && !s->ended) {
         want |= UV_READABLE;
+    }
+    if (s->client && s->paused && !s->ended && !s->left) {
+        want |= UV_DISCONNECT;
     }
     if (want == s->watched) {
         return;
@@ -137,6 +141,14 @@ static bool socket_ended(struct worker *w, struct socket *s)
     struct event e = { .type = EVENT_ENDED, .conn = id };
     worker_step(w, &e);
     return worker_find(w, id) == s;
+}
+
+static void socket_left(struct worker *w, struct socket *s)
+{
+    s->left = true;
+    socket_watch(s);
+    struct event e = { .type = EVENT_LEFT, .conn = s->id };
+    worker_step(w, &e);
 }
 
 /* Read at most limit bytes. Within one turn, a read that did not fill what was
@@ -320,6 +332,8 @@ static void on_poll(uv_poll_t *poll, int status, int events)
     }
     if ((events & UV_READABLE) != 0) {
         (void)socket_read(w, s, TURN_BYTES);
+    } else if ((events & UV_DISCONNECT) != 0) {
+        socket_left(w, s);
     }
 }
 
@@ -336,6 +350,7 @@ static struct socket *socket_new(struct worker *w,
     s->id = id;
     s->fd = fd;
     s->connecting = connecting;
+    s->client = !connecting;
     if (!worker_enter(w, id, s)) {
         goto free_socket;
     }

@@ -10,11 +10,13 @@ struct socket {
     conn_id id;
     struct chain unsent; /* owned */
     int fd;              /* owned */
-    uint8_t watched;     /* UV_READABLE, UV_WRITABLE: what poll waits for */
+    uint8_t watched;     /* UV_READABLE, ...: what poll waits for */
     bool connecting : 1;
     bool paused : 1;  /* the core does not want bytes */
     bool ended : 1;   /* the peer sends no more */
     bool starved : 1; /* there was no block to read into */
+    bool client : 1;  /* it was accepted */
+    bool left : 1;    /* a client's end was seen while it was paused */
 };
 
 /* Make a socket of an accepted connection. fd is taken over in any case.

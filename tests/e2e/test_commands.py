@@ -117,6 +117,24 @@ def test_a_client_that_leaves_while_blocked_takes_nothing(redial, redis):
     assert redis.call("LLEN", "q") == 1
 
 
+@pytest.mark.parametrize("behind", [
+    b"QUIT\r\n",
+    b"*1\r\n$-1\r\n",
+    b"PING\r\n" * 2000,
+], ids=["quit", "garbage", "pipeline_max"])
+def test_a_blocked_client_that_is_not_read_takes_nothing(
+        redial, redis, behind):
+    client = redial.connect()
+    client.send_raw(b"BLPOP jobs 0\r\n" + behind)
+    wait_until(lambda: b"blocked_clients:1" in redis.call("INFO", "clients"),
+               "the client is blocked")
+    client.close()
+    wait_until(lambda: b"blocked_clients:0" in redis.call("INFO", "clients"),
+               "the server has noticed")
+    redis.call("RPUSH", "jobs", "job")
+    assert redis.call("LLEN", "jobs") == 1
+
+
 def test_client_unblock_and_kill_by_id(redial):
     with redial.connect() as c, redial.connect() as other:
         number = c.call("CLIENT", "ID")

@@ -77,6 +77,12 @@ static void do_ended(struct play *p, struct player *who, const char *rest)
     event_of(p, who, EVENT_ENDED, 0);
 }
 
+static void do_left(struct play *p, struct player *who, const char *rest)
+{
+    (void)rest;
+    event_of(p, who, EVENT_LEFT, 0);
+}
+
 static void do_resolved(struct play *p, struct player *who, const char *rest)
 {
     struct address list[8] = { 0 };
@@ -342,6 +348,7 @@ static const struct verb_row verbs[] = {
     { "u", "up", false, do_up },
     { "u", "replies", true, do_replies },
     { "cu", "ended", true, do_ended },
+    { "c", "left", true, do_left },
     { "cu", "closed", true, do_closed },
     { "cu", "bytes", true, do_bytes },
     { "c", "sends", true, do_sends },

@@ -96,6 +96,7 @@ static void step(struct driver *d, struct event *event)
     case EVENT_ENDED: class->ended(e, c); break;
     case EVENT_CLOSED: class->closed(e, c, event->error); break;
     case EVENT_ACCEPTED:
+    case EVENT_LEFT:
     case EVENT_TIMEOUT:
     case EVENT_CONFIG:
     case EVENT_DRAIN: fail_msg("not an event of a link");
