@@ -557,7 +557,9 @@ void subscriber_up(struct engine *e, struct upstream *u)
 {
     struct subscriber *s = subscriber_of(u->owner);
     if (s != NULL && s->lost_us != 0 && carries(s, u)) {
-        tell(e, u, "subscribed again", NULL, e->now_us - s->lost_us);
+        if (!u->owner->closing) { /* it may have been refused */
+            tell(e, u, "subscribed again", NULL, e->now_us - s->lost_us);
+        }
         s->lost_us = 0;
     }
 }
