@@ -111,6 +111,12 @@ bool redis_later_multi(const struct request *r);
  * server would if somebody had changed a watched key. */
 void redis_block_aborted(struct engine *e, struct request *r);
 
+/* redis_block_session.c: whether r, once a transaction has run it, is about its
+ * client's connection: SELECT and the like. */
+bool redis_changes_session(const struct request *r);
+/* redis_block_session.c: exec may have run, and such commands with it. */
+void redis_block_session_in_doubt(struct downstream *d,
+                                  const struct request *exec);
 /* redis_block_session.c: EXEC was answered by reply (NULL: it is not known): what
  * the commands of its block have changed about the connection. */
 void redis_block_session(struct engine *e,

@@ -185,19 +185,6 @@ static void begin(struct engine *e, struct request *r)
     }
 }
 
-static bool is_about_session(const struct request *r)
-{
-    switch (r->command != NULL ? (enum command_id)r->command->id
-                               : COMMAND_OTHER) {
-    case COMMAND_SELECT:
-    case COMMAND_CLIENT_SETNAME:
-    case COMMAND_CLIENT_LINE:
-    case COMMAND_CLIENT_TRACKING:
-    case COMMAND_CLIENT_ID: return true;
-    default: return false;
-    }
-}
-
 /* MULTI and WATCH are refused inside of a block, and change nothing about
  * it. */
 static bool aborts(const struct request *r)
@@ -213,7 +200,7 @@ static void note(struct engine *e, struct request *r, bool queued)
     struct block_log *log = log_of(d);
     if (log == NULL) { /* there was no memory for it */
         d->session_unknown =
-            d->session_unknown || (queued && is_about_session(r));
+            d->session_unknown || (queued && redis_changes_session(r));
         return;
     }
     if (log->slot == SLOT_NONE && cluster_of(d)->slots != NULL) {
@@ -221,7 +208,8 @@ static void note(struct engine *e, struct request *r, bool queued)
         log->slot = r->slot;
     }
     log->moves = 0;
-    log->about_session = log->about_session || (queued && is_about_session(r));
+    log->about_session =
+        log->about_session || (queued && redis_changes_session(r));
     log->aborts = log->aborts || (!queued && aborts(r));
     bool room = queued || log->n_refused < BLOCK_REFUSALS_MAX;
     if (log->incomplete) {

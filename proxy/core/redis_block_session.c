@@ -6,6 +6,19 @@
 #include "proxy/core/redis_block.h"
 #include "proxy/core/state.h"
 
+bool redis_changes_session(const struct request *r)
+{
+    switch (r->command != NULL ? (enum command_id)r->command->id
+                               : COMMAND_OTHER) {
+    case COMMAND_SELECT:
+    case COMMAND_CLIENT_SETNAME:
+    case COMMAND_CLIENT_LINE:
+    case COMMAND_CLIENT_TRACKING:
+    case COMMAND_CLIENT_ID: return true;
+    default: return false;
+    }
+}
+
 /* The session of d as r, SELECT or CLIENT SETNAME, makes it; NULL without
  * memory. */
 static struct session *changed_session(struct engine *e,
@@ -97,4 +110,20 @@ void redis_block_session(struct engine *e,
         }
     }
     reply_free(tree);
+}
+
+void redis_block_session_in_doubt(struct downstream *d,
+                                  const struct request *exec)
+{
+    const struct block_log *log = d->ledger != NULL ? d->ledger->block : NULL;
+    bool changes = log != NULL && log->about_session && redis_is_in_front(exec);
+    for (struct list_node *node = exec->arrival.prev;
+         node != &d->requests && !changes; node = node->prev) {
+        const struct request *q = CONTAINER_OF(node, struct request, arrival);
+        if (!q->in_block || q->opens_block || q->ends_block) {
+            break;
+        }
+        changes = redis_changes_session(q);
+    }
+    d->session_unknown = d->session_unknown || changes;
 }

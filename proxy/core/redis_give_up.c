@@ -219,6 +219,9 @@ static struct request *next_of_block(const struct request *r)
 static void mind_block(struct engine *e, struct request *r)
 {
     struct downstream *d = r->downstream;
+    if (r->ends_block && r->ambiguous) {
+        redis_block_session_in_doubt(d, r);
+    }
     if (d->ledger != NULL && redis_is_in_front(r)) {
         block_log_free(e, d->ledger);
     }
