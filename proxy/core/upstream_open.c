@@ -3,6 +3,7 @@
 #include <assert.h>
 
 #include "proxy/core/lane_set.h"
+#include "proxy/core/redis_pubsub.h"
 #include "proxy/core/state.h"
 
 bool upstream_is_needed(const struct engine *e, const struct upstream *u)
@@ -284,7 +285,11 @@ void upstream_seek_primary(struct engine *e, struct upstream *u)
 
 void upstream_renew(struct engine *e, struct upstream *u)
 {
+    const struct upstream_loss loss = { .why = "it is opened anew" };
     assert(u->state == UPSTREAM_UP && list_empty(&u->in_flight));
+    if (u->owner != NULL && subscriber_lost(e, u, &loss)) {
+        downstream_close(e, u->owner, "its subscriptions have a gap");
+    }
     upstream_close_link(e, u, true);
     timer_clear(&e->timers, &u->timer);
     upstream_move(e, u, UPSTREAM_WAITING, "it is opened anew", 0);
