@@ -58,8 +58,11 @@ bool learn_holds_lane(struct engine *e, struct upstream *u)
     struct endpoint *p = u->endpoint;
     bool first = !p->cluster->commands_told;
     /* What a lane of one client carries may come in parts, and nothing may be
-     * said between them. */
-    if (p->commands_asked || !may_ask(p) || (u->set == NULL && !first)) {
+     * said between them; and what lives there may be a block, or subscriptions:
+     * nothing may be said inside of it. */
+    bool lived_in = u->owner != NULL && u->owner->ledger != NULL;
+    if (p->commands_asked || !may_ask(p) ||
+        (u->set == NULL && (!first || lived_in))) {
         return false;
     }
     u->awaits_commands = ask(e, u) && first;
