@@ -68,6 +68,9 @@ void redis_slow_down(struct engine *e, struct upstream *u, struct downstream *d)
         u->stalled_by != NULL || u->link == NULL) {
         return;
     }
+    if (d->n_settling > 0 && d->unwritten < config->client_buffer_max) {
+        return; /* what is held waits for the rest that u has to say */
+    }
     if (d->listener->cluster->slots != NULL &&
         d->unwritten < config->client_buffer_max) {
         struct upstream *head = downstream_head_lane(d);
