@@ -232,6 +232,7 @@ static void count_reply(struct engine *e, const struct request *r)
 
 static void forget(struct engine *e, struct downstream *d, struct request *r)
 {
+    assert(d->undispatched != r);
     list_remove(&r->arrival);
     d->n_requests--;
     request_free(e, r);
@@ -495,13 +496,15 @@ void downstream_dispatch(struct engine *e, struct downstream *d)
     while (d->undispatched != NULL && !d->doomed) {
         struct request *r = d->undispatched;
         struct list_node *next = r->arrival.next;
-        if (d->n_settling > 0 || d->session_next != NULL) {
+        bool is_new = r->state == REQUEST_NEW; /* of what was taken back, some
+                                                  in between may be out */
+        if (is_new && (d->n_settling > 0 || d->session_next != NULL)) {
             break; /* what came before is not settled */
         }
         d->undispatched = next == &d->requests
                               ? NULL
                               : CONTAINER_OF(next, struct request, arrival);
-        if (r->state == REQUEST_NEW && !redis_dispatch(e, d, r)) {
+        if (is_new && !redis_dispatch(e, d, r)) {
             d->undispatched = r;
             break;
         }

@@ -37,8 +37,8 @@ struct downstream {
     struct listener *listener;    /* borrowed */
     struct downstream *work_next; /* in engine->work */
     struct list_node requests;    /* in order of arrival */
-    struct request *undispatched; /* the first that waits for its turn: it and
-                                      all behind it are NEW; NULL: none */
+    struct request *undispatched; /* the first that waits for its turn: NEW, as
+                                      nearly all behind it; NULL: none */
     struct upstream *lane;        /* its own one; NULL: none */
     struct lane_set *shared;      /* borrowed; NULL: none joined yet */
     struct session *session;      /* owned; NULL: has said nothing */
