@@ -25,10 +25,12 @@ __attribute__((constructor)) static void determined_begin(void)
 {
     const char *path = getenv("DETERMINED_CLOCK");
     int fd = path == NULL ? -1 : open(path, O_RDONLY);
-    void *page = fd < 0 ? MAP_FAILED
-                        : mmap(NULL, sizeof(int64_t), PROT_READ, MAP_SHARED, fd, 0);
+    void *page =
+        fd < 0 ? MAP_FAILED
+               : mmap(NULL, sizeof(int64_t), PROT_READ, MAP_SHARED, fd, 0);
     if (page == MAP_FAILED) {
-        fputs("determined: DETERMINED_CLOCK names no file that can be read\n", stderr);
+        fputs("determined: DETERMINED_CLOCK names no file that can be read\n",
+              stderr);
         abort();
     }
     close(fd);
@@ -76,7 +78,9 @@ pid_t getpid(void)
 }
 
 /* Under another name, so that the call of fopen64 inside is none of ours. */
-static FILE *open_determined(const char *name, const char *path, const char *mode)
+static FILE *open_determined(const char *name,
+                             const char *path,
+                             const char *mode)
 {
     FILE *(*real)(const char *, const char *);
     *(void **)&real = dlsym(RTLD_NEXT, name);
