@@ -265,7 +265,8 @@ static void renew_session(struct engine *e, struct upstream *u)
 
 static bool is_used(const struct subscriber *s, const struct upstream *u)
 {
-    return !upstream_is_idle(u) || u->n_subscribed > 0 ||
+    /* With too many of them it is not known where each is. */
+    return !upstream_is_idle(u) || u->n_subscribed > 0 || s->too_many ||
            (u == s->plain && (s->monitors || s->n[SUBSCRIPTION_CHANNEL] > 0 ||
                               s->n[SUBSCRIPTION_PATTERN] > 0));
 }
