@@ -247,18 +247,33 @@ static bool dispatch_script_debug(struct engine *e,
     return true;
 }
 
+/* Something of d goes round a script, and is not answered. */
+static bool has_aside_open(const struct downstream *d)
+{
+    LIST_FOR_EACH (node, &d->requests) {
+        const struct request *q = CONTAINER_OF(node, struct request, arrival);
+        if (q->open && q->aside) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* A server in a long script does not read the connection that the script came
  * over, so what ends it goes over another one. It overtakes what its client has
  * in flight (on a connection of its own the server would have refused that with
- * BUSY by now), but not a script of that client itself: nor would it directly. */
+ * BUSY by now), but not a script of that client itself: nor would it directly.
+ * What asks about functions does not overtake what changes them either. */
 static bool dispatch_aside(struct engine *e,
                            struct downstream *d,
                            struct request *r)
 {
+    bool asks = r->command->class != CLASS_A; /* FUNCTION STATS */
     LIST_FOR_EACH (node, &d->requests) {
         const struct request *q = CONTAINER_OF(node, struct request, arrival);
-        if (q->open && q->command != NULL &&
-            q->command->id == COMMAND_SCRIPT_CALL) {
+        unsigned id = q->open && q->command != NULL ? q->command->id : 0;
+        if (id == COMMAND_SCRIPT_CALL ||
+            (asks && id == COMMAND_FUNCTION_CHANGE)) {
             return false;
         }
     }
@@ -404,10 +419,14 @@ static bool dispatch_by_id(struct engine *e,
     case COMMAND_WAIT: break;
     case COMMAND_SCRIPT_DEBUG: return dispatch_script_debug(e, d, r);
     case COMMAND_ASIDE: return dispatch_aside(e, d, r);
+    case COMMAND_FUNCTION_CHANGE:
+        if (has_aside_open(d)) {
+            return false; /* FUNCTION STATS tells of what was before */
+        }
+        break;
     case COMMAND_SCRIPT_CALL:
     case COMMAND_SCRIPT_LOAD:
     case COMMAND_SCRIPT_FLUSH:
-    case COMMAND_FUNCTION_CHANGE:
     case COMMAND_OTHER: break;
     }
     bool cluster = cluster_of(d)->slots != NULL;
@@ -544,7 +563,8 @@ static bool is_plain(const struct downstream *d, const struct request *r)
         return false;
     }
     return c == NULL ||
-           ((c->id == COMMAND_OTHER || c->id >= COMMAND_SCRIPT_CALL) &&
+           ((c->id == COMMAND_OTHER || (c->id >= COMMAND_SCRIPT_CALL &&
+                                        c->id != COMMAND_FUNCTION_CHANGE)) &&
             !(c->flags & (COMMAND_PRIVATE | COMMAND_BLOCKING)) &&
             (c->route < ROUTE_CONNECTION || cluster_of(d)->slots == NULL));
 }
